@@ -1,0 +1,177 @@
+"""A checkpoint's description of itself: the JSON file beside its weights.
+
+Everything that belongs to a data set rather than to the code (patch, spacing, normalisation, threshold) is
+here, so that a checkpoint trained elsewhere runs without a change to the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from algorithm.errors import WeightsError
+from algorithm.network.architecture import Architecture
+
+FORMAT = 1
+NormalisationKind = Literal["clip-scale", "z-score-volume", "z-score-body", "z-score-stored"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How one modality's intensities (HU or SUV) become the network's input.
+
+    Attributes
+    ----------
+    kind : str
+        ``clip-scale``: clip to [low, high], then scale to [0, 1].
+        ``z-score-volume``: subtract the mean and divide by the standard deviation of the whole volume.
+        ``z-score-body``: the same with the mean and standard deviation inside the body.
+        ``z-score-stored``: clip to [low, high], then use the stored mean and standard deviation.
+    low, high : float or None
+        Clipping limits in HU or SUV. Optional for the two z-scores that measure the image.
+    mean, std : float or None
+        Only for ``z-score-stored``.
+    """
+
+    kind: NormalisationKind
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(NormalisationKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(NormalisationKind))}, got {self.kind!r}")
+        needs_limits = self.kind in ("clip-scale", "z-score-stored")
+        if needs_limits and (self.low is None or self.high is None):
+            raise ValueError(f"{self.kind} needs low and high")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        if self.kind == "z-score-stored" and (self.mean is None or self.std is None or self.std <= 0):
+            raise ValueError(f"{self.kind} needs mean and a positive std, got {self.mean} and {self.std}")
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """What is done to the mask after the threshold.
+
+    Attributes
+    ----------
+    minimum_lesion_ml : float
+        18-connected components smaller than this are removed. 0 keeps all.
+    suv_floor : float
+        Voxels with a lower SUV are never tumour. 0 switches it off.
+    """
+
+    minimum_lesion_ml: float = 0.0
+    suv_floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of itself; see ``weights/MODEL_CARD.md`` for the default one.
+
+    Attributes
+    ----------
+    name : str
+        Short name for reports.
+    architecture : Architecture
+    patch : tuple of int
+        Sliding window in voxels of ``spacing``, x, y, z.
+    spacing : tuple of float or None
+        Voxel spacing in mm, x, y, z, that the network was trained at; None: each image's own.
+    ct, pet : Normalisation
+    threshold : float
+        A voxel is tumour where the averaged probability exceeds this.
+    overlap : float
+        Share of a window's side that two neighbouring windows have in common, 0 <= overlap < 1.
+    postprocessing : Postprocessing
+    labels : dict
+        Class index (as a string) to its meaning.
+    sha256 : str
+        Of the weights file; empty while the description has none.
+    provenance : dict
+        What the weights were trained on, by what and when: free keys, printed by ``weights verify``.
+    """
+
+    name: str
+    architecture: Architecture
+    patch: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+    ct: Normalisation
+    pet: Normalisation
+    threshold: float = 0.5
+    overlap: float = 0.5
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    labels: dict[str, str] = field(default_factory=lambda: {"0": "background", "1": "tumour"})
+    sha256: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.architecture.check_patch(self.patch)
+        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+            raise ValueError(f"spacing must be three positive numbers in mm (x, y, z), got {self.spacing}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap must be at least 0 and below 1, got {self.overlap}")
+
+    def to_json(self) -> str:
+        """Return the description as it is stored beside the weights."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def read_description(path: Path) -> Description:
+    """Read and check a description.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, is not JSON, or holds a key or value that makes no sense.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"cannot read the checkpoint description {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"the checkpoint description {path} is not JSON: {error}") from error
+    try:
+        return parse_description(content)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+        raise WeightsError(f"the checkpoint description {path} is wrong: {reason}") from error
+
+
+def parse_description(content: dict[str, Any]) -> Description:
+    """Build a description from the JSON's content; raises KeyError, TypeError or ValueError if it is wrong."""
+    if not isinstance(content, dict):
+        raise TypeError(f"expected a JSON object, got {type(content).__name__}")
+    fields = dict(content)
+    version = fields.pop("format", None)
+    if version != FORMAT:
+        raise ValueError(f"format must be {FORMAT}, got {version}")
+    _refuse_unknown("description", fields, Description)
+    architecture = dict(fields["architecture"])
+    _refuse_unknown("architecture", architecture, Architecture)
+    for key in ("channels", "window"):
+        if key in architecture:
+            architecture[key] = tuple(int(value) for value in architecture[key])
+    fields["architecture"] = Architecture(**architecture)
+    fields["patch"] = tuple(int(side) for side in fields["patch"])
+    spacing = fields["spacing"]
+    fields["spacing"] = None if spacing is None else tuple(float(step) for step in spacing)
+    for modality in ("ct", "pet"):
+        _refuse_unknown(modality, fields[modality], Normalisation)
+        fields[modality] = Normalisation(**fields[modality])
+    fields["postprocessing"] = Postprocessing(**fields.get("postprocessing", {}))
+    return Description(**fields)
+
+
+def _refuse_unknown(what: str, given: dict[str, Any], kind: type) -> None:
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(f"{what} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(known))}")

@@ -1,0 +1,1 @@
+"""Sliding windows and flips over a network: knows nothing of images or files."""

@@ -1,0 +1,1 @@
+"""The H2ASeg network: knows nothing of images, files or windows."""
