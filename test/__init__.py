@@ -1,0 +1,1 @@
+"""Tests, oracles, generators of synthetic data and benchmarks."""
