@@ -84,6 +84,9 @@ class Description:
     spacing : tuple of float or None
         Voxel spacing in mm, x, y, z, that the network was trained at; None: each image's own.
     ct, pet : Normalisation
+    orientation : str or None
+        Patient axes that x, y, z point to while the network sees the image, as SimpleITK names them (``LPS``);
+        None: as each image is stored.
     threshold : float
         A voxel is tumour where the averaged probability exceeds this.
     overlap : float
@@ -103,6 +106,7 @@ class Description:
     spacing: tuple[float, float, float] | None
     ct: Normalisation
     pet: Normalisation
+    orientation: str | None = "LPS"
     threshold: float = 0.5
     overlap: float = 0.5
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
@@ -114,6 +118,8 @@ class Description:
         self.architecture.check_patch(self.patch)
         if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
             raise ValueError(f"spacing must be three positive numbers in mm (x, y, z), got {self.spacing}")
+        if self.orientation is not None and not _names_three_axes(self.orientation):
+            raise ValueError(f"orientation must name three patient axes such as LPS, got {self.orientation!r}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
         if not 0 <= self.overlap < 1:
@@ -168,6 +174,10 @@ def parse_description(content: dict[str, Any]) -> Description:
         fields[modality] = Normalisation(**fields[modality])
     fields["postprocessing"] = Postprocessing(**fields.get("postprocessing", {}))
     return Description(**fields)
+
+
+def _names_three_axes(orientation: str) -> bool:
+    return len(orientation) == 3 and all(len(set(orientation) & set(axis)) == 1 for axis in ("LR", "PA", "SI"))
 
 
 def _refuse_unknown(what: str, given: dict[str, Any], kind: type) -> None:

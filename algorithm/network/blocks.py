@@ -7,7 +7,7 @@ format; on a CPU channels-last is the fast one.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the customary name
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-5

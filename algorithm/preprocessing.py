@@ -1,0 +1,224 @@
+"""From a PET/CT pair to the network's input and back; every number comes from the checkpoint's description.
+
+Images and their arrays are z, y, x (SimpleITK); the network's arrays are x, y, z. :func:`prepare` and
+:func:`restore` are the only places where one turns into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from algorithm.description import Description, Normalisation
+from algorithm.images import AIR_HU, PetCt
+
+Box = tuple[slice, slice, slice]
+
+_BODY_HU = -400.0  # between lung and soft tissue, so that skin closes the outline and lungs are filled
+_BODY_SUV = 0.15  # a limb outside the CT's field of view still shows in the PET
+_BODY_STEP_MM = 8.0  # the outline is found on a grid about this coarse
+_SLAB_VOXELS = 2**24  # 64 MiB of float32: what restoring the probability holds at a time
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as the network takes it.
+
+    Attributes
+    ----------
+    ct, pet : float32 array, x, y, z
+        Normalised, on the network's grid.
+    grid : SimpleITK.Image
+        Geometry of that grid; its voxels are the resampled SUV.
+    body : Box
+        Smallest box, in x, y, z, that holds the patient: windows need not cover more.
+    """
+
+    ct: NDArray[np.float32]
+    pet: NDArray[np.float32]
+    grid: sitk.Image
+    body: Box
+
+
+def prepare(pair: PetCt, description: Description) -> Prepared:
+    """Resample and normalise a pair as the checkpoint was trained."""
+    grid = resample(pair.pet, description.spacing, orientation=description.orientation)
+    ct_image = resample(pair.ct, description.spacing, orientation=description.orientation, outside=AIR_HU)
+    pet = sitk.GetArrayFromImage(grid)
+    ct = sitk.GetArrayFromImage(ct_image)
+    body = body_mask(pet, ct, grid.GetSpacing())
+    x, y, z = (np.flatnonzero(body.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2)))
+    box = tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in (x, y, z))
+    return Prepared(
+        ct=np.ascontiguousarray(normalise(ct, description.ct, body).transpose(2, 1, 0)),
+        pet=np.ascontiguousarray(normalise(pet, description.pet, body).transpose(2, 1, 0)),
+        grid=grid,
+        body=(box[0], box[1], box[2]),
+    )
+
+
+def restore(probability: NDArray[np.float32], grid: sitk.Image, pet: sitk.Image) -> Iterator[NDArray[np.float32]]:
+    """Bring a probability from the network's grid onto the PET's, slab by slab.
+
+    Parameters
+    ----------
+    probability : float32 array, x, y, z
+        On ``grid``.
+    grid, pet : SimpleITK.Image
+        Geometries; :attr:`Prepared.grid` and the case's PET.
+
+    Yields
+    ------
+    float32 array, z, y, x
+        Consecutive slabs of axial slices of the PET, first slice first; linear interpolation.
+    """
+    image = sitk.GetImageFromArray(probability.transpose(2, 1, 0))
+    image.CopyInformation(grid)
+    width, height, depth = pet.GetSize()
+    slices = max(1, _SLAB_VOXELS // (width * height))
+    for first in range(0, depth, slices):
+        yield sitk.GetArrayFromImage(
+            sitk.Resample(
+                image,
+                (width, height, min(slices, depth - first)),
+                sitk.Transform(),
+                sitk.sitkLinear,
+                pet.TransformIndexToPhysicalPoint((0, 0, first)),
+                pet.GetSpacing(),
+                pet.GetDirection(),
+                0.0,
+                sitk.sitkFloat32,
+            )
+        )
+
+
+def resample(
+    image: sitk.Image,
+    spacing: tuple[float, float, float] | None,
+    *,
+    orientation: str | None = "LPS",
+    linear: bool = True,
+    outside: float = 0.0,
+) -> sitk.Image:
+    """Turn an image's axes to the patient's and interpolate it at another spacing.
+
+    The new grid starts at the same outer corner and reaches at least as far; nothing is rotated.
+
+    Parameters
+    ----------
+    image : SimpleITK.Image
+        3-D; the pixel type is kept.
+    spacing : three floats or None
+        In mm along the turned x, y, z; None keeps the image's own.
+    orientation : str or None
+        Patient axes that x, y, z are turned to; None leaves them.
+    linear : bool
+        False: nearest neighbour, for label maps.
+    outside : float
+        Value of voxels whose centre lies outside the image (at most one layer).
+    """
+    if orientation is not None:
+        image = sitk.DICOMOrient(image, orientation)
+    old = np.array(image.GetSpacing())
+    if spacing is None or np.allclose(old, spacing, atol=1e-4):
+        return image
+    new = np.array(spacing, dtype=float)
+    size = np.ceil(np.array(image.GetSize()) * old / new - 1e-3).astype(int).clip(1)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    origin = np.array(image.GetOrigin()) + direction @ ((new - old) / 2)
+    return sitk.Resample(
+        image,
+        size.tolist(),
+        sitk.Transform(),
+        sitk.sitkLinear if linear else sitk.sitkNearestNeighbor,
+        origin.tolist(),
+        new.tolist(),
+        image.GetDirection(),
+        outside,
+        image.GetPixelID(),
+    )
+
+
+def normalise(
+    values: NDArray[np.float32], how: Normalisation, body: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """Turn HU or SUV into the network's input.
+
+    Parameters
+    ----------
+    values : float32 array
+        A volume, or for the two kinds that measure nothing (``clip-scale``, ``z-score-stored``) any part of one.
+    how : Normalisation
+    body : bool array or None
+        The patient, of the same shape; only ``z-score-body`` asks for it.
+
+    Returns
+    -------
+    float32 array
+        A new array of the same shape.
+
+    Raises
+    ------
+    ValueError
+        ``z-score-body`` without a body.
+    """
+    out = np.clip(values, how.low, how.high) if how.low is not None or how.high is not None else values.copy()
+    if how.kind == "clip-scale":
+        low, high = _given(how.low), _given(how.high)
+        shift, scale = low, high - low
+    elif how.kind == "z-score-stored":
+        shift, scale = _given(how.mean), _given(how.std)
+    else:
+        if how.kind == "z-score-body" and body is None:
+            raise ValueError("z-score-body needs the body mask")
+        measured = out[body] if how.kind == "z-score-body" and body is not None and body.any() else out
+        shift, scale = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64)) or 1.0
+    out -= np.float32(shift)
+    out /= np.float32(scale)
+    return out
+
+
+def _given(value: float | None) -> float:
+    assert value is not None, "Normalisation checks this"
+    return value
+
+
+def body_mask(
+    pet: NDArray[np.float32], ct: NDArray[np.float32], spacing: tuple[float, ...] = (4.0, 4.0, 4.0)
+) -> NDArray[np.bool_]:
+    """Find the patient: the largest connected piece of tissue, lungs included, the table left out.
+
+    Parameters
+    ----------
+    pet, ct : float32 array, z, y, x
+        SUV and HU.
+    spacing : three floats
+        In mm, x, y, z.
+
+    Returns
+    -------
+    bool array, z, y, x
+        Everything where no tissue is found, so that nothing is lost by a strange CT.
+    """
+    steps = [max(1, round(_BODY_STEP_MM / step)) for step in reversed(spacing)]
+    coarse = tuple(slice(step // 2, None, step) for step in steps)
+    tissue = (ct[coarse] > _BODY_HU) | (pet[coarse] > _BODY_SUV)
+    if not tissue.any():
+        return np.ones(ct.shape, dtype=bool)
+    opened = ndimage.binary_opening(tissue, iterations=1) if min(tissue.shape) > 4 else tissue
+    labels, count = ndimage.label(opened if opened.any() else tissue)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    body = ndimage.binary_dilation(labels == sizes.argmax(), iterations=2)
+    for axial in body:
+        ndimage.binary_fill_holes(axial, output=axial)
+    fine = body
+    for axis, step in enumerate(steps):
+        fine = np.repeat(fine, step, axis=axis)
+    missing = [(0, max(0, want - have)) for want, have in zip(ct.shape, fine.shape, strict=True)]
+    return np.pad(fine, missing, mode="edge")[tuple(slice(side) for side in ct.shape)]
