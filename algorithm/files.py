@@ -1,0 +1,51 @@
+"""Writing a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from algorithm.errors import OutputError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes ``path`` when the block ends well and is removed when it does not.
+
+    The temporary file lies in the parent of the target's folder where that is the same file system, so that the
+    target's folder never holds more than the finished file: grand-challenge takes exactly one image per output
+    folder. It keeps the target's suffix, by which image writers choose their format.
+
+    Parameters
+    ----------
+    path : Path
+        Target file; its folder is made if need be, an existing file is replaced.
+
+    Raises
+    ------
+    OutputError
+        The folder or file cannot be written.
+    """
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = _staging_folder(folder) / f".partial-{os.getpid()}-{path.name}"
+        try:
+            temporary.touch()  # so that the system's own reason is known: image writers swallow it
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written to"
+        ) from error
+
+
+def _staging_folder(folder: Path) -> Path:
+    """Return the parent of ``folder`` if a file there can be renamed into ``folder``, else ``folder`` itself."""
+    parent = folder.resolve().parent
+    usable = os.access(parent, os.W_OK | os.X_OK) and parent.stat().st_dev == folder.stat().st_dev
+    return parent if usable else folder

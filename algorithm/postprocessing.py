@@ -1,0 +1,117 @@
+"""What is done to a mask after the threshold, and what is measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from algorithm.description import Postprocessing
+
+CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
+"""18 neighbours, by face or edge: AutoPET's official scoring counts lesions so."""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected piece of a mask.
+
+    Attributes
+    ----------
+    volume_ml : float
+    suv_max, suv_mean : float
+        Over the lesion's voxels.
+    centroid_mm : tuple of float
+        Mean position of the voxels in the patient's space (left, posterior, superior).
+    """
+
+    volume_ml: float
+    suv_max: float
+    suv_mean: float
+    centroid_mm: tuple[float, float, float]
+
+
+def lesions(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Label the 18-connected components of a mask.
+
+    Parameters
+    ----------
+    mask : uint8 or bool array, z, y, x
+
+    Returns
+    -------
+    labels : int32 array, z, y, x
+        0 outside, 1 to ``count`` inside.
+    count : int
+    """
+    labels = np.zeros(mask.shape, np.int32)
+    return labels, int(ndimage.label(mask, CONNECTIVITY, output=labels))
+
+
+def clean_mask(
+    mask: NDArray[np.uint8], suv: NDArray[np.float32], spacing_mm: Sequence[float], how: Postprocessing
+) -> NDArray[np.uint8]:
+    """Take away voxels below the SUV floor, then lesions below the smallest volume.
+
+    Parameters
+    ----------
+    mask : uint8 array, z, y, x
+        Zeros and ones.
+    suv : float32 array, z, y, x
+        The PET on the mask's grid.
+    spacing_mm : three floats, x, y, z
+    how : Postprocessing
+        From the checkpoint's description.
+
+    Returns
+    -------
+    uint8 array, z, y, x
+        A new array.
+    """
+    kept = mask > 0
+    if how.suv_floor > 0:
+        kept &= suv >= how.suv_floor
+    if how.minimum_lesion_ml > 0:
+        labels, count = lesions(kept)
+        voxels = np.bincount(labels[kept], minlength=count + 1)
+        kept = (voxels * _voxel_ml(spacing_mm) >= how.minimum_lesion_ml)[labels] & kept
+    return kept.astype(np.uint8)
+
+
+def measure_lesions(mask: NDArray[np.uint8], pet: sitk.Image) -> tuple[Lesion, ...]:
+    """Measure every lesion of a mask, largest first.
+
+    Parameters
+    ----------
+    mask : uint8 array, z, y, x
+    pet : SimpleITK.Image
+        SUV, on the mask's grid.
+    """
+    labels, count = lesions(mask)
+    if count == 0:
+        return ()
+    places = np.nonzero(labels)
+    number = labels[places] - 1
+    suv = sitk.GetArrayViewFromImage(pet)[places]
+    voxels = np.bincount(number)
+    suv_mean = np.bincount(number, weights=suv) / voxels
+    suv_max = ndimage.maximum(suv, number, np.arange(count))
+    centres_xyz = np.stack([np.bincount(number, weights=axis) / voxels for axis in reversed(places)], axis=1)
+    voxel_ml = _voxel_ml(pet.GetSpacing())
+    return tuple(
+        Lesion(
+            volume_ml=float(voxels[each] * voxel_ml),
+            suv_max=float(suv_max[each]),
+            suv_mean=float(suv_mean[each]),
+            centroid_mm=pet.TransformContinuousIndexToPhysicalPoint(centres_xyz[each].tolist()),
+        )
+        for each in np.argsort(-voxels, kind="stable")
+    )
+
+
+def _voxel_ml(spacing_mm: Sequence[float]) -> float:
+    return float(np.prod(spacing_mm)) / 1000
