@@ -138,7 +138,9 @@ def _unwrap(content: object) -> dict[str, Tensor]:
         content = wrapped
     if not isinstance(content, Mapping):
         raise WeightsError(f"a checkpoint must hold a dictionary of tensors, got {type(content).__name__}")
-    return {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    return {
+        str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)
+    }
 
 
 def import_released(source: Path, description: Description, folder: Path) -> Path:
@@ -154,7 +156,8 @@ def import_released(source: Path, description: Description, folder: Path) -> Pat
         content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{source} holds Python objects besides tensors and is not loaded for safety; save its state_dict alone"
+            f"{source} holds Python objects besides tensors and is not loaded for safety; "
+            "save its state_dict alone"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{source} is not a complete PyTorch checkpoint: {_first_line(error)}") from error
@@ -169,7 +172,7 @@ def save_checkpoint(
     description: Description,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Write ``name.safetensors`` and ``name.json`` (with the weights' sha256), each whole; return the JSON's path."""
+    """Write ``name.safetensors`` and ``name.json`` with its sha256, each whole; return the JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     content = safetensors.torch.save(tensors)
@@ -198,7 +201,9 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
     """
     if explicit is not None and explicit.suffix in (".json", ".safetensors"):
         if not explicit.exists():
-            raise WeightsError(f"no weights at {explicit}; give a folder or a .json that lies beside its .safetensors")
+            raise WeightsError(
+                f"no weights at {explicit}; give a folder or a .json that lies beside its .safetensors"
+            )
         return [explicit.with_suffix(".json")]
     folders = [explicit] if explicit is not None else [MODEL_FOLDER, BAKED_IN_FOLDER]
     for folder in folders:
@@ -225,8 +230,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if description.sha256 and digest != description.sha256:
         _check_complete(file, content)
         raise WeightsError(
-            f"{file} has sha256 {digest}, but {path.name} says {description.sha256}: the two do not belong together, "
-            "copy both again"
+            f"{file} has sha256 {digest}, but {path.name} says {description.sha256}: "
+            "the two do not belong together; copy both again"
         )
     try:
         stored = safetensors.torch.load(content)
@@ -283,10 +288,10 @@ def _check_names(file: Path, state: Mapping[str, Tensor], architecture: Architec
         raise WeightsError(f"{file} does not fit its description: {'; '.join(complaints[:12])}")
     broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
-        raise WeightsError(f"{file} holds values that are not finite in {', '.join(broken[:5])}; train or copy it again")
+        raise WeightsError(
+            f"{file} holds values that are not finite in {', '.join(broken[:5])}; train or copy it again"
+        )
 
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-

@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 WINDOW = (8, 8, 4)
 

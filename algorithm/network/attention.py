@@ -49,6 +49,7 @@ class BidirectionalAttention(nn.Module):
         self.pet = DirectedAttention(channels, reduction)
 
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what each modality gathers, without the modality itself."""
         ct_query, ct_cross_query, ct_key, ct_value, key_for_pet, value_for_pet = _project(ct, self.ct, self.pet)
         pet_query, pet_cross_query, pet_key, pet_value, key_for_ct, value_for_ct = _project(pet, self.pet, self.ct)
         new_ct = self._attend(ct_query, ct_key, ct_value)
@@ -58,8 +59,8 @@ class BidirectionalAttention(nn.Module):
         return F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        heads = (tokens.unsqueeze(1) for tokens in (query, key, value))
-        return F.scaled_dot_product_attention(*heads, scale=self.scale).squeeze(1)
+        query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
+        return F.scaled_dot_product_attention(query, key, value, scale=self.scale).squeeze(1)
 
 
 def _project(tokens: Tensor, as_target: DirectedAttention, as_source: DirectedAttention) -> tuple[Tensor, ...]:
@@ -80,6 +81,7 @@ class GlobalAttention(BidirectionalAttention):
     """BDSA over all voxels of a level, plus the input itself (levels 4 and 5)."""
 
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
+        """Map a pair of (B, C, H, W, D) to a pair of the same size."""
         size = ct.shape[2:]
         new_ct, new_pet = super().forward(_to_tokens(ct), _to_tokens(pet))
         return ct + _from_tokens(new_ct, size), pet + _from_tokens(new_pet, size)
@@ -107,6 +109,7 @@ class CooperativeAttention(nn.Module):
         self.intra_act_pet = nn.PReLU()
 
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
+        """Map a pair of (B, C, H, W, D) to a pair of the same size."""
         between_ct, between_pet = self._between_windows(ct, pet)
         ct = self.inter_act_ct(instance_norm(ct + between_ct))
         pet = self.inter_act_pet(instance_norm(pet + between_pet))
@@ -134,7 +137,7 @@ def _to_tokens(x: Tensor) -> Tensor:
 
 def _from_tokens(tokens: Tensor, size: torch.Size) -> Tensor:
     """``(B, H W D, C)`` to ``(B, C, H, W, D)``."""
-    return tokens.unflatten(1, size).permute(0, 4, 1, 2, 3)
+    return tokens.reshape(tokens.shape[0], *size, tokens.shape[2]).permute(0, 4, 1, 2, 3)
 
 
 def to_windows(x: Tensor, window: tuple[int, int, int]) -> Tensor:

@@ -25,7 +25,8 @@ def instance_norm(x: Tensor) -> Tensor:
         return F.instance_norm(x, eps=EPSILON)
     if x.shape[0] == 1:
         return F.batch_norm(x, None, None, training=True, eps=EPSILON)
-    return torch.cat([F.batch_norm(sample, None, None, training=True, eps=EPSILON) for sample in x.split(1)])
+    samples = torch.split(x, 1)
+    return torch.cat([F.batch_norm(sample, None, None, training=True, eps=EPSILON) for sample in samples])
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
@@ -55,6 +56,7 @@ class EntryBlock(nn.Module):
         self.skip = conv3(1, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features of level 1."""
         main: Tensor = self.conv2(self.dropout(self.act(instance_norm(self.conv1(x)))))
         return main.add_(self.skip(x))
 
@@ -78,6 +80,7 @@ class ResidualBlock(nn.Module):
         self.skip = conv3(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W, D) to (B, C', H / stride, W / stride, D / stride)."""
         normalised = instance_norm(x)
         main = self.dropout(self.conv1(self.act1(normalised)))
         out: Tensor = self.conv2(self.act2(instance_norm(main)))
@@ -93,5 +96,6 @@ class Head(nn.Module):
         self.conv = conv3(in_channels, 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map features to logits of the same size."""
         out: Tensor = self.conv(self.act(instance_norm(x)))
         return out

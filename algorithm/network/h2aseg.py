@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import CooperativeAttention, GlobalAttention
 from algorithm.network.blocks import EntryBlock, Head, ResidualBlock, upsample
-from algorithm.network.weighting import Gains, TargetAwareWeighting
+from algorithm.network.weighting import Gains, TargetAwareWeighting, apply_gains
 
 LEVELS = (1, 2, 3, 4, 5)
 DECODER_LEVELS = (4, 3, 2, 1)
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         features = []
         for level in LEVELS:
             ct, pet = self.ct[level - 1](ct), self.pet[level - 1](pet)
-            if str(level) in self.attention:
+            if level > 1 and self.attention:
                 ct, pet = self.attention[str(level)](ct, pet)
             features.append(torch.cat([ct, pet], dim=1))
         return features
@@ -74,10 +74,11 @@ class Decoder(nn.Module):
         for level in DECODER_LEVELS:
             modalities, deep = features[level - 1], upsample(deep, 2)
             if self.weighting:
-                weighting, tumour = self.weighting[str(level)], tumour_probability(upsample(predictions[-1], 2))
+                tumour = tumour_probability(upsample(predictions[-1], 2))
+                level_gains = self.weighting[str(level)](modalities, deep, tumour)
                 if gains is not None:
-                    gains.append(weighting.gains(modalities, deep, tumour))
-                weighted = weighting(modalities, deep, tumour)
+                    gains.append(level_gains)
+                weighted = apply_gains(level_gains, modalities, deep, tumour)
             else:
                 weighted = torch.cat([modalities, deep], dim=1)
             deep = self.blocks[str(level)](weighted)
@@ -140,7 +141,8 @@ class H2ASeg(nn.Module):
     def _encode(self, ct: Tensor, pet: Tensor) -> list[Tensor]:
         if ct.ndim != 5 or ct.shape[1] != 1 or ct.shape != pet.shape:
             raise ValueError(
-                f"ct and pet must both be (B, 1, H, W, D) of one size, got {tuple(ct.shape)} and {tuple(pet.shape)}"
+                "ct and pet must both be (B, 1, H, W, D) of one size, "
+                f"got {tuple(ct.shape)} and {tuple(pet.shape)}"
             )
         self.architecture.check_patch(tuple(ct.shape[2:]))
         features: list[Tensor] = self.encoder(ct, pet)

@@ -24,38 +24,25 @@ class ChannelGate(nn.Module):
         self.fc2 = nn.Linear(channels // 4, channels)
 
     def forward(self, means: Tensor) -> Tensor:
+        """Return the gains that go with these channel means."""
         return torch.tanh(self.fc2(torch.tanh(self.fc1(means))))
 
 
 class TargetAwareWeighting(nn.Module):
-    """Reweight CT and PET by what lies inside and outside the tumour predicted one level deeper.
+    """Choose how much CT, PET and decoder count inside and outside the tumour predicted one level deeper.
 
-    The published form makes a foreground copy ``x p`` and a background copy ``x (1 - p)`` of every feature,
-    gates each by its channel means, and returns ``x + g_fore x p - g_back x (1 - p)``; the decoder feature is
-    gated unmasked. Collected, that is one gain per voxel and channel, ``x ((1 - g_back) + (g_fore + g_back) p)``
-    (decoder: ``f (1 + g_fore - g_back)``), and ``mean(x (1 - p)) = mean(x) - mean(x p)``: no copy is made.
+    The published form makes a foreground copy ``x p`` and a background copy ``x (1 - p)`` of CT and PET, gates
+    each by its channel means, and returns ``x + g_fore x p - g_back x (1 - p)``; the decoder feature ``f`` is
+    gated unmasked. As ``mean(x (1 - p)) = mean(x) - mean(x p)``, no copy is made here, nor in :func:`apply_gains`.
     """
 
     def __init__(self, channels: int, deep_channels: int) -> None:
         super().__init__()
-        self.modality_channels = 2 * channels
         self.fore = ChannelGate(2 * channels + deep_channels)
         self.back = ChannelGate(2 * channels + deep_channels)
 
-    def gains(self, modalities: Tensor, deep: Tensor, tumour: Tensor) -> Gains:
-        """Return the gates' answers; arguments as in :meth:`forward`."""
-        voxels = deep[0, 0].numel()
-        ones_and_tumour = torch.cat([torch.ones_like(tumour), tumour], dim=1).flatten(2) / voxels
-        # (B, 2, N) @ (B, N, C): the mean of x and of x p in one reading of x
-        sums = ones_and_tumour @ modalities.flatten(2).transpose(1, 2)
-        everywhere, inside = sums[:, 0], sums[:, 1]
-        deep_mean = deep.mean((2, 3, 4))
-        fore = self.fore(torch.cat([inside, deep_mean], dim=1))
-        back = self.back(torch.cat([everywhere - inside, deep_mean], dim=1))
-        return Gains(fore, back)
-
-    def forward(self, modalities: Tensor, deep: Tensor, tumour: Tensor) -> Tensor:
-        """Return ``[ct, pet, decoder]`` reweighted.
+    def forward(self, modalities: Tensor, deep: Tensor, tumour: Tensor) -> Gains:
+        """Return both gains.
 
         Parameters
         ----------
@@ -66,7 +53,31 @@ class TargetAwareWeighting(nn.Module):
         tumour : Tensor
             Upsampled tumour probability of the deeper level, ``(B, 1, H, W, D)``.
         """
-        fore, back = (gain[:, :, None, None, None] for gain in self.gains(modalities, deep, tumour))
-        n = self.modality_channels
-        modality_gain = torch.addcmul(1 - back[:, :n], fore[:, :n] + back[:, :n], tumour)
-        return torch.cat([modalities * modality_gain, deep * (1 + fore[:, n:] - back[:, n:])], dim=1)
+        everywhere, inside = _means(modalities, tumour)
+        deep_mean = deep.mean((2, 3, 4))
+        fore = self.fore(torch.cat([inside, deep_mean], dim=1))
+        back = self.back(torch.cat([everywhere - inside, deep_mean], dim=1))
+        return Gains(fore, back)
+
+
+def apply_gains(gains: Gains, modalities: Tensor, deep: Tensor, tumour: Tensor) -> Tensor:
+    """Return ``[ct, pet, decoder]`` reweighted, ``(B, 2 C + C', H, W, D)``; arguments as for the gains.
+
+    ``x + g_fore x p - g_back x (1 - p)`` collected is one gain per voxel and channel,
+    ``x ((1 - g_back) + (g_fore + g_back) p)``, and ``f (1 + g_fore - g_back)`` for the decoder.
+    """
+    fore, back = (gain[:, :, None, None, None].to(deep.dtype) for gain in gains)
+    n = modalities.shape[1]
+    modality_gain = torch.addcmul(1 - back[:, :n], fore[:, :n] + back[:, :n], tumour)
+    return torch.cat([modalities * modality_gain, deep * (1 + fore[:, n:] - back[:, n:])], dim=1)
+
+
+def _means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the channel means of ``x`` and of ``x weight``, (B, C) each."""
+    if x.is_cuda:  # sums over a million voxels leave the range of float16
+        inside = (x * weight).mean((2, 3, 4), dtype=torch.float32)
+        return x.mean((2, 3, 4), dtype=torch.float32), inside
+    # (B, 2, N) @ (B, N, C): both in one reading of x
+    rows = torch.cat([torch.ones_like(weight), weight], dim=1).flatten(2) / weight[0, 0].numel()
+    means = rows.to(x.dtype) @ x.flatten(2).transpose(1, 2)
+    return means[:, 0], means[:, 1]

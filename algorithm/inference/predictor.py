@@ -1,0 +1,311 @@
+"""Tumour probability of a whole volume: windows, flips and checkpoints, within a budget of time and memory.
+
+Arrays are x, y, z. One float32 probability and one weight volume are all that is accumulated, whatever the number
+of flips and checkpoints.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithm.errors import DeviceError, ResourceError
+from algorithm.inference.augmentation import Flip, flip_order
+from algorithm.inference.budget import Budget
+from algorithm.inference.windows import Start, importance_map, plan_windows
+from algorithm.network.h2aseg import H2ASeg, tumour_probability
+
+Say = Callable[[str], None]
+
+_COARSER_OVERLAPS = (0.25, 0.0)  # tried in this order when one pass does not fit the budget
+_SAFETY = 1.1  # a further pass may take this much longer than the slowest one so far
+_LARGEST_BATCH = 8  # windows at a time on a GPU; a CPU is fastest with one
+
+
+@dataclass(frozen=True)
+class Member:
+    """One checkpoint of an ensemble with the case as that checkpoint wants it.
+
+    Attributes
+    ----------
+    network : H2ASeg
+        float32, on the CPU, in eval mode; it is not changed.
+    ct, pet : float32 array, x, y, z
+        Normalised; no side smaller than the patch.
+    patch : three ints
+    overlap : float
+    """
+
+    network: H2ASeg
+    ct: NDArray[np.float32]
+    pet: NDArray[np.float32]
+    patch: tuple[int, int, int]
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came out, and what was done for it.
+
+    Attributes
+    ----------
+    probability : float32 array, x, y, z
+    windows : int
+        Per pass over all members.
+    passes, passes_planned : int
+        Flips times checkpoints.
+    seconds_per_pass : float
+    stopped_because : str
+    notes : tuple of str
+        What was done otherwise than asked, one sentence each.
+    """
+
+    probability: NDArray[np.float32]
+    windows: int
+    passes: int
+    passes_planned: int
+    seconds_per_pass: float
+    stopped_because: str
+    notes: tuple[str, ...]
+
+
+class TooSlowError(Exception):
+    """Even one pass with the largest steps does not fit the budget.
+
+    Attributes
+    ----------
+    factor : float
+        How many times too many voxels there are.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(f"one pass takes {factor:.1f} times the time that is left")
+        self.factor = factor
+
+
+def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
+    """Return a copy of a network where and how it will compute.
+
+    On a CPU the parameters themselves are cast; on a GPU autocast chooses what is safe in float16.
+    """
+    placed = copy.deepcopy(network)
+    if device.type == "cuda":
+        return placed.to(device)
+    placed.to(dtype=dtype)
+    placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return placed
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type to compute in.
+
+    ``auto`` is float16 on a GPU, bfloat16 on a CPU that multiplies it natively, else float32.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot compute in the type asked for.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if native else torch.float32
+    if precision == "float16" and device.type == "cpu":
+        raise DeviceError("float16 needs a GPU; use --precision bfloat16, float32 or auto on a CPU")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+class Predictor:
+    """Averages the tumour probability over windows, flips and checkpoints.
+
+    Parameters
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+        From :func:`choose_dtype`.
+    flips : int or None
+        None: as many of the eight as the budget allows.
+    say : callable
+        Takes one line of progress.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, flips: int | None, say: Say) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.flips = flip_order() if flips is None else flip_order(flips)
+        self.fixed = flips is not None
+        self.say = say
+        self.batch = _LARGEST_BATCH if device.type == "cuda" else 1
+        self.store = device
+        self.notes: list[str] = []
+
+    def predict(self, members: Sequence[Member], budget: Budget) -> Prediction:
+        """Run as many passes as are asked for and fit; the first flip of every member always runs.
+
+        Raises
+        ------
+        TooSlowError
+            Not even those fit the budget.
+        ResourceError
+            The device's memory does not hold one window.
+        DeviceError
+            The network's answer is not finite even in float32.
+        """
+        placed = self._fit_to_time(self._place(members), budget)
+        while True:
+            try:
+                return self._average(placed, budget)
+            except torch.OutOfMemoryError:
+                self._retreat()
+            except FloatingPointError as error:
+                if self.dtype == torch.float32:
+                    raise DeviceError(
+                        "the network gave values that are not finite in float32; check the weights and the images"
+                    ) from error
+                self._note(f"the network gave values that are not finite in {self.dtype}; float32 is used instead")
+                self.dtype = torch.float32
+                placed = self._fit_to_time(self._place(members), budget)
+
+    def _place(self, members: Sequence[Member]) -> Sequence[Member]:
+        return [replace(member, network=place(member.network, self.device, self.dtype)) for member in members]
+
+    def _average(self, members: Sequence[Member], budget: Budget) -> Prediction:
+        plans = [plan_windows(member.ct.shape, member.patch, member.overlap) for member in members]
+        total = torch.zeros(members[0].ct.shape, device=self.store)
+        weight = torch.zeros_like(total)
+        planned = list(itertools.product(self.flips, zip(members, plans, strict=True)))
+        slowest, done, stopped = 0.0, 0, "all flips were done"
+        for flip, (member, plan) in planned:
+            if done >= len(members) and not self.fixed and not budget.allows(slowest * _SAFETY):
+                stopped = f"a further pass of {slowest:.1f} s would not fit the {budget.remaining_s:.1f} s left"
+                break
+            began = time.monotonic()
+            try:
+                self._pass(member, plan, flip, total, weight)
+            except torch.OutOfMemoryError:
+                if done < len(members):
+                    raise
+                # A pass cut short leaves sums and weights that still belong together.
+                stopped = "the device ran out of memory; what was averaged until then is kept"
+                self._note(stopped)
+                break
+            self._synchronise()
+            slowest = max(slowest, time.monotonic() - began)
+            done += 1
+            self.say(f"pass {done} of {len(planned)} took {time.monotonic() - began:.1f} s")
+        total /= weight.clamp_min_(torch.finfo(torch.float32).tiny)
+        if not bool(torch.isfinite(total).all()):
+            raise FloatingPointError
+        return Prediction(
+            probability=total.cpu().numpy(),
+            windows=sum(len(plan) for plan in plans),
+            passes=done,
+            passes_planned=len(planned),
+            seconds_per_pass=slowest,
+            stopped_because=stopped,
+            notes=tuple(self.notes),
+        )
+
+    @torch.inference_mode()
+    def _pass(self, member: Member, plan: Sequence[Start], flip: Flip, total: Tensor, weight: Tensor) -> None:
+        """Add one pass over all windows to the sum and the weights."""
+        importance = torch.from_numpy(importance_map(member.patch)).to(self.store)
+        for first in range(0, len(plan), self.batch):
+            starts = plan[first : first + self.batch]
+            probability = self.probability(member, starts, flip).to(self.store, torch.float32)
+            for start, window in zip(starts, probability, strict=True):
+                here = _window(start, member.patch)
+                total[here].addcmul_(window, importance)
+                weight[here] += importance
+
+    def probability(self, member: Member, starts: Sequence[Start], flip: Flip) -> Tensor:
+        """Return the tumour probability of some windows, (N, H, W, D), each seen mirrored along some axes."""
+        axes = [axis + 2 for axis in flip]
+        ct, pet = (
+            torch.stack([torch.from_numpy(volume[_window(start, member.patch)]) for start in starts])[:, None]
+            for volume in (member.ct, member.pet)
+        )
+        with self._autocast():
+            logits = member.network.finest(self._to_device(ct.flip(axes)), self._to_device(pet.flip(axes)))
+        return tumour_probability(logits).flip(axes)[:, 0]
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            return x.to(self.device)
+        return x.to(dtype=self.dtype, memory_format=torch.channels_last_3d)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.device.type != "cuda" or self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast("cuda", dtype=self.dtype)
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @torch.inference_mode()
+    def _fit_to_time(self, members: Sequence[Member], budget: Budget) -> Sequence[Member]:
+        """Time a window and enlarge the steps until one pass fits; say how long it will take."""
+        seconds = [self._time_window(member) for member in members]
+
+        def cost(candidates: Sequence[Member]) -> float:
+            counts = [len(plan_windows(m.ct.shape, m.patch, m.overlap)) for m in candidates]
+            return sum(count * each for count, each in zip(counts, seconds, strict=True)) * _SAFETY
+
+        candidates = members
+        for overlap in (None, *_COARSER_OVERLAPS):
+            if overlap is not None:
+                candidates = [replace(member, overlap=min(member.overlap, overlap)) for member in members]
+            if budget.allows(cost(candidates)):
+                if overlap is not None:
+                    self._note(f"windows overlap by {overlap:.0%} only, so that one pass fits the time limit")
+                self.say(f"one pass will take about {cost(candidates) / _SAFETY:.0f} s on {self.device.type}")
+                return candidates
+        raise TooSlowError(cost(candidates) / max(budget.remaining_s, 1.0))
+
+    def _time_window(self, member: Member) -> float:
+        """Return the seconds per window, after one to warm up."""
+        start: Start = (0, 0, 0)
+        while True:
+            try:
+                self.probability(member, [start] * self.batch, ())
+                self._synchronise()
+                began = time.monotonic()
+                self.probability(member, [start] * self.batch, ())
+                self._synchronise()
+                return (time.monotonic() - began) / self.batch
+            except torch.OutOfMemoryError:
+                self._retreat()
+
+    def _retreat(self) -> None:
+        """Take the next step down the memory ladder, or give up."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch > 1:
+            self.batch //= 2
+            self._note(f"the device's memory is too small; {self.batch} windows at a time are used")
+        elif self.store.type != "cpu":
+            self.store = torch.device("cpu")
+            self._note("the device's memory is too small for the volume; the host accumulates the probability")
+        else:
+            raise ResourceError(
+                "the device's memory does not hold one window; free the device, or use --device cpu"
+            ) from None
+
+    def _note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        self.say(sentence)
+
+
+def _window(start: Start, patch: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(first, first + side) for first, side in zip(start, patch, strict=True))
