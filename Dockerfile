@@ -1,0 +1,42 @@
+# The inference image: one grand-challenge job per run, /input -> /output. Built by build.sh.
+
+# The official image of the torch release that requirements.txt pins, with CUDA. Any image with that torch and a
+# Python whose command is `python` will do, e.g. one from a local registry.
+ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
+FROM ${BASE_IMAGE}
+
+# Grand-challenge refuses root. The number is fixed, so that folders can be prepared for it; no system image uses it.
+RUN groupadd --gid 10001 h2aseg \
+    && useradd --uid 10001 --gid h2aseg --create-home --no-log-init h2aseg
+
+WORKDIR /opt/h2aseg
+
+# Before the code, so that a change of the code does not install everything again.
+# PIP_BREAK_SYSTEM_PACKAGES: some base images mark their only Python as managed by the distribution.
+COPY requirements.txt .
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
+    python -m pip install --no-cache-dir --requirement requirements.txt
+
+# Owned by the user: a clone made under a strict umask has files that only their owner can read.
+COPY --chown=h2aseg:h2aseg weights weights
+COPY --chown=h2aseg:h2aseg algorithm algorithm
+
+# The image runs read-only, so bytecode that is not written now would be compiled anew for every case.
+RUN python -m compileall -q algorithm
+# DONTWRITEBYTECODE: nothing is written outside /output. UNBUFFERED: progress reaches the log as it happens.
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+# What exactly this image is. Last, because the values change with every build.
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG WEIGHTS_SHA256=unknown
+LABEL org.opencontainers.image.title="H2ASeg" \
+      org.opencontainers.image.description="Tumour segmentation in PET/CT as a grand-challenge algorithm" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      h2aseg.weights.sha256="${WEIGHTS_SHA256}"
+
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "algorithm", "run"]

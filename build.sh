@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Build the container image.
+#
+#   ./build.sh         h2aseg:<version>, the algorithm with its weights
+#   ./build.sh eval    h2aseg-eval:<version>, the evaluation
+#
+# BASE_IMAGE in the environment replaces the base image that the Dockerfile names.
+set -Eeuo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/common.sh
+. "$ROOT/scripts/common.sh"
+
+version=$(version)
+revision=$(git -C "$ROOT" describe --always --dirty 2> /dev/null || echo unknown)
+arguments=(
+    --platform linux/amd64            # the only one that grand-challenge takes
+    --build-arg "VERSION=$version"    # these end in the image's labels
+    --build-arg "REVISION=$revision"
+)
+
+case "$#:${1:-}" in
+    0:)
+        check_weights
+        image=h2aseg:$version
+        arguments+=(--file "$ROOT/Dockerfile" --build-arg "WEIGHTS_SHA256=$(sha256_of "$WEIGHTS")")
+        ;;
+    1:eval)
+        image=h2aseg-eval:$version
+        arguments+=(--file "$ROOT/Dockerfile.eval")
+        ;;
+    *) fail "usage: build.sh [eval]" 2 ;;
+esac
+
+if [ -n "${BASE_IMAGE:-}" ]; then
+    arguments+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
+fi
+# buildx adds a provenance attestation unless told not to, and grand-challenge has failed to import images with one.
+# Older engines neither add it nor know the flag.
+if docker build --help 2> /dev/null | grep -q -- --provenance; then
+    arguments+=(--provenance=false)
+fi
+
+docker build "${arguments[@]}" --tag "$image" "$ROOT"
+echo "Built $image"

@@ -1,0 +1,254 @@
+#!/usr/bin/env bash
+# Build the image and run it as grand-challenge would, only stricter: every edition's input layout, a user's mistake,
+# and a real patient. Each mask must be, voxel for voxel, the one that the command line makes on this machine.
+#
+# Needs a Docker engine. BASE_IMAGE names another base image (see Dockerfile). The real patient is taken from
+# H2ASEG_DATA, or from ../shared/data, and left out where neither is there.
+set -Eeuo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/common.sh
+. "$ROOT/scripts/common.sh"
+cd "$ROOT"
+
+WORK=$ROOT/test/output/container
+IMAGE=h2aseg:$(version)
+DATA=${H2ASEG_DATA:-$ROOT/../shared/data}
+RUN_TIMEOUT=600 # seconds for one job
+
+# What the image must work under. Grand-challenge's own limits are wider.
+STRICT=(
+    --network none                    # nothing can be downloaded
+    --cap-drop ALL                    # no privileges of any kind ...
+    --security-opt no-new-privileges  # ... nor a way to get them
+    --memory 8g --memory-swap 8g      # the same number twice: no swap on top of the memory
+    --shm-size 128m                   # /dev/shm, too small for worker processes that pass arrays around
+    --pids-limit 256                  # processes and threads together
+    --read-only                       # nothing can be written but /output, not even /tmp
+)
+# The same on both sides, so that the masks can be the same: the fallback of a GPU-less machine, and a fixed number
+# of flips, as the default depends on the time that is left.
+SETTINGS=(--device cpu --precision float32 --flips 1)
+
+passed=0
+failed=0
+
+check() { # check WHAT COMMAND...: keeps the score; what the command prints follows the verdict
+    local what=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        passed=$((passed + 1))
+        echo "ok      $what${said:+ ($said)}"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $what${said:+: $said}"
+    fi
+}
+
+is() { # is ACTUAL EXPECTED
+    [ "$1" = "$2" ] || { echo "got '$1', expected '$2'"; return 1; }
+}
+
+remove_work() { # what the container wrote belongs to its user, so only root, or a container, can remove it
+    [ -e "$WORK" ] || return 0
+    rm -rf "$WORK" 2> /dev/null ||
+        docker run --rm --user root --entrypoint rm --volume "$WORK:/work" "$IMAGE" -rf /work/runs
+    rm -rf "$WORK"
+}
+
+container=''
+finish() {
+    local rc=$?
+    trap - EXIT
+    [ -z "$container" ] || docker rm --force "$container" > /dev/null 2>&1 || true # still there after a Ctrl-C
+    remove_work || true
+    [ "$rc" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1 # something between the checks went wrong
+    echo "$passed passed, $failed failed"
+    exit "$rc"
+}
+
+# run_job NAME INPUT [DOCKER FLAG...] -- [OPTION OF THE ENTRY POINT...]
+# Leaves WORK/runs/NAME/{output,stdout,stderr,exit}.
+run_job() {
+    local run=$WORK/runs/$1 input=$2 flags=() rc=0
+    shift 2
+    while [ "$1" != -- ]; do
+        flags+=("$1")
+        shift
+    done
+    shift
+    mkdir -p "$run/output"
+    chmod 0777 "$run/output" # the image's user is none of this machine's
+    container=h2aseg-test-$$
+    timeout --kill-after 10 "$RUN_TIMEOUT" docker run --rm --name "$container" \
+        "${STRICT[@]}" ${flags[@]+"${flags[@]}"} \
+        --volume "$input:/input:ro" --volume "$run/output:/output" \
+        "$IMAGE" "$@" > "$run/stdout" 2> "$run/stderr" || rc=$?
+    docker rm --force "$container" > /dev/null 2>&1 || true # left only after a time-out
+    container=''
+    echo "$rc" > "$run/exit"
+}
+
+command_line() { # command_line NAME INPUT: the same job without the container
+    local run=$WORK/runs/$1
+    mkdir -p "$run"
+    "$PYTHON" -m algorithm run --input "$2" --output "$run/output" "${SETTINGS[@]}" > "$run/stdout"
+}
+
+only_file() { # only_file FOLDER: prints the path of the one file below it
+    local files
+    files=$(find "$1" -type f)
+    if [ -z "$files" ] || [ "$(wc -l <<< "$files")" -ne 1 ]; then
+        echo "expected one file below $1, found: ${files:-none}" >&2
+        return 1
+    fi
+    echo "$files"
+}
+
+check_success() { # check_success NAME
+    local run=$WORK/runs/$1
+    check "$1: exit code 0" is "$(cat "$run/exit")" 0
+    check "$1: nothing on stderr" is "$(cat "$run/stderr")" ''
+}
+
+# check_mask NAME INPUT SOCKET REFERENCE: the one image is named after the CT, lies in the socket's folder, on the PET's
+# grid, can be read by every user, and equals the reference.
+check_mask() {
+    local name=$1 input=$2 socket=$3 reference=$4 output=$WORK/runs/$1/output ct pet mask
+    ct=$(only_file "$input/images/ct")
+    pet=$(only_file "$input/images/pet")
+    mask=$output/images/$socket/${ct##*/}
+    check "$name: one image, where this edition wants it" is "$(only_file "$output/images" 2>&1)" "$mask"
+    check "$name: the PET's geometry" "$PYTHON" test/compare_masks.py geometry "$mask" "$pet"
+    check "$name: the command line's mask" "$PYTHON" test/compare_masks.py identical "$mask" "$reference"
+    check "$name: readable by every user" is "$(find "$output" -type f ! -perm -444)" ''
+}
+
+check_layout() { # check_layout NAME INPUT SOCKET [OPTION...]
+    local name=$1 input=$2 socket=$3
+    shift 3
+    run_job "$name" "$input" -- "${SETTINGS[@]}" "$@"
+    check_success "$name"
+    check_mask "$name" "$input" "$socket" "$REFERENCE"
+}
+
+prepare_inputs() { # the synthetic torso in each layout, below WORK/inputs
+    local inputs=$WORK/inputs layout ct pet
+    mkdir -p "$inputs"
+    for layout in images clicks sockets empty; do
+        mkdir "$inputs/$layout"
+    done
+    for layout in images clicks sockets; do
+        cp -R test/input/images "$inputs/$layout/"
+    done
+    echo '{"version": {"major": 1, "minor": 0}, "type": "Multiple points", "points": []}' \
+        > "$inputs/clicks/lesion-clicks.json"
+    ct=$(only_file test/input/images/ct)
+    pet=$(only_file test/input/images/pet)
+    cat > "$inputs/sockets/inputs.json" << JSON
+[
+    {"interface": {"slug": "ct-image", "relative_path": "images/ct", "super_kind": "Image"}, "image": {"name": "${ct##*/}"}},
+    {"interface": {"slug": "pet-image", "relative_path": "images/pet", "super_kind": "Image"}, "image": {"name": "${pet##*/}"}}
+]
+JSON
+    chmod -R a+rX "$inputs"
+}
+
+layouts() {
+    local old=automated-petct-lesion-segmentation new=tumor-lesion-segmentation edition run
+    for edition in I II III; do
+        check_layout "edition $edition" "$WORK/inputs/images" "$old" --edition "$edition"
+        run=$WORK/runs/"edition $edition"/output/data-centric-model.json
+        if [ "$edition" = III ]; then
+            check 'edition III: data-centric-model.json' grep -Exq 'true|false' "$run"
+        else
+            check "edition $edition: no data-centric-model.json" test ! -e "$run"
+        fi
+    done
+    check_layout 'images only' "$WORK/inputs/images" "$old"
+    check_layout 'images and clicks' "$WORK/inputs/clicks" "$new"
+    for edition in IV V; do
+        check_layout "edition $edition" "$WORK/inputs/clicks" "$new" --edition "$edition"
+    done
+    check_layout 'inputs.json' "$WORK/inputs/sockets" "$old"
+}
+
+without_images() { # a user's mistake: one sentence, exit code 2, no half result
+    local run=$WORK/runs/nothing
+    run_job nothing "$WORK/inputs/empty" --
+    check 'no images: exit code 2' is "$(cat "$run/exit")" 2
+    check 'no images: the sentence' is "$(cat "$run/stderr")" \
+        'Error: no CT image found in /input/images/ct (looked for .mha, .mhd, .tif); put exactly one there'
+    check 'no images: nothing in /output' is "$(find "$run/output" -mindepth 1)" ''
+}
+
+on_gpu() { # where there is one that containers can use
+    if ! nvidia-smi > /dev/null 2>&1 || ! docker info --format '{{json .Runtimes}}' | grep -q nvidia; then
+        echo 'skipped GPU: no NVIDIA driver, or no NVIDIA runtime in the Docker engine'
+        return
+    fi
+    run_job gpu "$WORK/inputs/images" --gpus all -- --device cuda --flips 1
+    check_success gpu
+    check 'gpu: close to the CPU' "$PYTHON" test/compare_masks.py dice \
+        "$(only_file "$WORK/runs/gpu/output/images")" "$REFERENCE" 0.98
+}
+
+to_mha() { # to_mha IMAGE TARGET: voxels and geometry; .mha takes none of NIfTI's other header entries
+    "$PYTHON" - "$1" "$2" << 'PY'
+import sys
+import SimpleITK as sitk
+
+image = sitk.ReadImage(sys.argv[1])
+plain = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image))
+plain.CopyInformation(image)
+sitk.WriteImage(plain, sys.argv[2])
+PY
+}
+
+real_patient() {
+    local patient=$DATA/sts/STS_002/pet-ct input=$WORK/inputs/patient mask
+    if [ ! -d "$patient" ]; then
+        echo "skipped real patient: no $patient (H2ASEG_DATA names the folder)"
+        return
+    fi
+    mkdir -p "$input/images/ct" "$input/images/pet"
+    to_mha "$patient/CTres.nii.gz" "$input/images/ct/STS_002.mha"
+    to_mha "$patient/SUV.nii.gz" "$input/images/pet/STS_002.mha"
+    chmod -R a+rX "$input"
+    command_line 'patient, command line' "$input"
+    run_job 'STS_002' "$input" -- "${SETTINGS[@]}"
+    check_success 'STS_002'
+    mask=$(only_file "$WORK/runs/patient, command line/output/images")
+    check_mask 'STS_002' "$input" automated-petct-lesion-segmentation "$mask"
+    check 'STS_002: against the expert' "$PYTHON" test/compare_masks.py dice "$mask" "$patient/SEG.nii.gz"
+}
+
+label() { # label NAME: prints the image's label
+    docker image inspect --format "{{index .Config.Labels \"$1\"}}" "$IMAGE"
+}
+
+about_the_image() {
+    check 'image: not root' is "$(docker image inspect --format '{{.Config.User}}' "$IMAGE")" 10001:10001
+    check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "$WEIGHTS")"
+    check 'image: the version' is "$(label org.opencontainers.image.version)" "$(version)"
+    check 'image: code and weights alone' is \
+        "$(docker run --rm --network none --entrypoint ls "$IMAGE" | xargs)" 'algorithm requirements.txt weights'
+}
+
+ensure_environment requirements-dev.txt
+remove_work
+trap finish EXIT
+./build.sh
+prepare_inputs
+about_the_image
+
+command_line 'command line' "$WORK/inputs/images"
+REFERENCE=$(only_file "$WORK/runs/command line/output/images")
+check 'command line: the expected mask' "$PYTHON" test/compare_masks.py dice \
+    "$REFERENCE" "$(find test/expected_output -name '*.mha')" 0.98
+
+layouts
+without_images
+on_gpu
+real_patient
+
+[ "$failed" -eq 0 ]
