@@ -29,6 +29,7 @@ PICTURE_NAME = "picture.png"
 
 def run(args: argparse.Namespace) -> int:
     """Do one grand-challenge job: ``/input`` to ``/output``."""
+    _check_options(args)
     edition = Edition.named(args.edition) if args.edition else None
     job = find_job(args.input, args.output, edition)
     say(f"AutoPET {job.edition.value}: CT {job.ct}, PET {job.pet}")
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace) -> int:
     """Segment a CT and a PET file; mask, report and picture go into a folder."""
+    _check_options(args)
     mask = args.output / MASK_NAME
     check_mask_path(mask, protect=(args.ct, args.pet))
     result = segment(args.ct, args.pet, _checkpoints(args.weights), _settings(args, args.time_limit), say=say)
@@ -105,15 +107,19 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _settings(args: argparse.Namespace, time_limit_s: float | None) -> Settings:
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for an option whose value makes no sense."""
     if args.flips is not None and not 1 <= args.flips <= MOST_FLIPS:
         raise UsageError(f"--flips must lie between 1 (no mirroring) and {MOST_FLIPS}, got {args.flips}")
     if args.overlap is not None and not 0 <= args.overlap < 1:
         raise UsageError(f"--overlap must be at least 0 and below 1, got {args.overlap:g}")
-    if time_limit_s is not None and time_limit_s <= 0:
-        raise UsageError(f"--time-limit must be a positive number of seconds, got {time_limit_s:g}")
+    if args.time_limit is not None and args.time_limit <= 0:
+        raise UsageError(f"--time-limit must be a positive number of seconds, got {args.time_limit:g}")
     if args.precision not in ("auto", "float32", "bfloat16", "float16"):
         raise UsageError(f"--precision must be auto, float32, bfloat16 or float16, got {args.precision!r}")
+
+
+def _settings(args: argparse.Namespace, time_limit_s: float | None) -> Settings:
     reuse_freed_memory()
     return Settings(
         device=args.device,

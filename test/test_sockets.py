@@ -93,8 +93,8 @@ def test_malformed_clicks(folders: tuple[Path, Path], content: str) -> None:
 @pytest.mark.parametrize(
     ("edition", "mask", "extras"),
     [
-        (Edition.I, AUTOMATED, ["data-centric-model.json"]),
-        (Edition.II, AUTOMATED, ["data-centric-model.json"]),
+        (Edition.I, AUTOMATED, []),
+        (Edition.II, AUTOMATED, []),
         (Edition.III, AUTOMATED, ["data-centric-model.json"]),
         (Edition.IV, INTERACTIVE, []),
         (Edition.V, INTERACTIVE, []),

@@ -28,6 +28,7 @@ Say = Callable[[str], None]
 
 _COARSER_OVERLAPS = (0.25, 0.0)  # tried in this order when one pass does not fit the budget
 _SAFETY = 1.1  # a further pass may take this much longer than the slowest one so far
+_TELLING_WINDOWS = 4  # after so many, their mean time tells how long the pass will take
 _LARGEST_BATCH = 8  # windows at a time on a GPU; a CPU is fastest with one
 
 
@@ -79,17 +80,16 @@ class Prediction:
 
 
 class TooSlowError(Exception):
-    """Even one pass with the largest steps does not fit the budget.
+    """A pass does not fit the budget.
 
-    Attributes
+    Parameters
     ----------
     factor : float
-        How many times too many voxels there are.
+        Time that it needs over time that is left.
     """
 
     def __init__(self, factor: float) -> None:
         super().__init__(f"one pass takes {factor:.1f} times the time that is left")
-        self.factor = factor
 
 
 def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
@@ -180,6 +180,7 @@ class Predictor:
         return [replace(member, network=place(member.network, self.device, self.dtype)) for member in members]
 
     def _average(self, members: Sequence[Member], budget: Budget) -> Prediction:
+        """Do the passes; the sums and weights belong together at any moment, so any of them can be the last."""
         plans = [plan_windows(member.ct.shape, member.patch, member.overlap) for member in members]
         total = torch.zeros(members[0].ct.shape, device=self.store)
         weight = torch.zeros_like(total)
@@ -191,15 +192,15 @@ class Predictor:
                 break
             began = time.monotonic()
             try:
-                self._pass(member, plan, flip, total, weight)
-            except torch.OutOfMemoryError:
+                self._pass(member, plan, flip, total, weight, budget)
+                self._synchronise()
+            except (torch.OutOfMemoryError, TooSlowError) as error:
                 if done < len(members):
                     raise
-                # A pass cut short leaves sums and weights that still belong together.
-                stopped = "the device ran out of memory; what was averaged until then is kept"
+                what = "time" if isinstance(error, TooSlowError) else "device memory"
+                stopped = f"pass {done + 1} ran out of {what}; what was averaged until then is kept"
                 self._note(stopped)
                 break
-            self._synchronise()
             slowest = max(slowest, time.monotonic() - began)
             done += 1
             self.say(f"pass {done} of {len(planned)} took {time.monotonic() - began:.1f} s")
@@ -217,8 +218,11 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def _pass(self, member: Member, plan: Sequence[Start], flip: Flip, total: Tensor, weight: Tensor) -> None:
-        """Add one pass over all windows to the sum and the weights."""
+    def _pass(
+        self, member: Member, plan: Sequence[Start], flip: Flip, total: Tensor, weight: Tensor, budget: Budget
+    ) -> None:
+        """Add one pass over all windows to the sum and the weights; TooSlowError when it will not end in time."""
+        began = time.monotonic()
         importance = torch.from_numpy(importance_map(member.patch)).to(self.store)
         for first in range(0, len(plan), self.batch):
             starts = plan[first : first + self.batch]
@@ -227,6 +231,11 @@ class Predictor:
                 here = _window(start, member.patch)
                 total[here].addcmul_(window, importance)
                 weight[here] += importance
+            done = first + len(starts)
+            if done >= _TELLING_WINDOWS:
+                seconds_to_go = (time.monotonic() - began) / done * (len(plan) - done)
+                if not budget.allows(seconds_to_go):
+                    raise TooSlowError(seconds_to_go / max(budget.remaining_s, 1.0))
 
     def probability(self, member: Member, starts: Sequence[Start], flip: Flip) -> Tensor:
         """Return the tumour probability of some windows, (N, H, W, D), each seen mirrored along some axes."""
