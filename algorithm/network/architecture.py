@@ -39,6 +39,8 @@ class Architecture:
         """Raise ValueError, naming the side, unless the network can take patches of this size (x, y, z)."""
         if len(patch) != 3:
             raise ValueError(f"patch must have three sides (x, y, z), got {patch}")
+        if tuple(patch) == (STRIDE, STRIDE, STRIDE):
+            raise ValueError(f"a patch must be larger than {STRIDE} along one side at least, got {patch}")
         for axis, side, window in zip("xyz", patch, self.window, strict=True):
             if side < STRIDE or side % STRIDE:
                 raise ValueError(f"side {axis} of the patch must be a multiple of {STRIDE}, got {side}")
