@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from algorithm.errors import UsageError
+from training.splits import Split, choose_split, fold_split, nnunet_folds, paper_split, read_split, write_split
+
+patients = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=5, max_size=60, unique=True)
+
+
+def test_the_paper_splits_60_20_20_in_sorted_order():
+    split = paper_split(f"p{number:02}" for number in reversed(range(10)))
+
+    assert split.train == ("p00", "p01", "p02", "p03", "p04", "p05")
+    assert split.validation == ("p06", "p07")
+    assert split.test == ("p08", "p09")
+
+
+@given(names=patients)
+def test_every_patient_has_one_role(names):
+    split = paper_split(names)
+
+    assert sorted(split.train + split.validation + split.test) == sorted(names)
+
+
+@given(names=patients, seed=st.integers(0, 10), folds=st.integers(2, 5))
+def test_folds_hold_back_each_patient_once(names, seed, folds):
+    splits = [fold_split(names, fold, folds, seed) for fold in range(folds)]
+
+    assert sorted(name for split in splits for name in split.test) == sorted(names)
+    assert all(sorted(split.train + split.test) == sorted(names) for split in splits)
+    sizes = [len(split.test) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_folds_depend_on_the_seed_and_not_on_the_order_of_the_patients():
+    names = [f"p{number}" for number in range(20)]
+
+    assert fold_split(names, 0, 5, seed=1) == fold_split(names[::-1], 0, 5, seed=1)
+    assert fold_split(names, 0, 5, seed=1) != fold_split(names, 0, 5, seed=2)
+
+
+def test_a_stored_split_comes_back(tmp_path):
+    split = Split(("a", "b"), ("c",), ("d",))
+    write_split(split, tmp_path / "split.json")
+
+    assert read_split(tmp_path / "split.json") == split
+    assert choose_split(str(tmp_path / "split.json"), ["a", "c", "x"]) == Split(("a",), ("c",), ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("fold:5/5", "fold must lie between 0 and 4, got 5"),
+        ("fold:0/9", "number of folds must lie between 2 and the 6 patients, got 9"),
+        ("fold:one", "fold:K/N, for example fold:0/5, got 'fold:one'"),
+        ("no/such/file.json", "cannot use no/such/file.json as a split"),
+    ],
+)
+def test_a_wrong_rule_is_explained(rule, message):
+    with pytest.raises(UsageError) as error:
+        choose_split(rule, "abcdef")
+    assert message in str(error.value)
+
+
+def test_a_patient_with_two_roles_is_refused(tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a", "b"], "test": ["b"]}))
+
+    with pytest.raises(UsageError, match="names b more than once"):
+        read_split(tmp_path / "split.json")
+
+
+def test_nnunet_folds_become_patients(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["p1_a", "p1_b", "gone"], "val": ["p2_a"]}]))
+
+    assert nnunet_folds(path, {"p1_a": "p1", "p1_b": "p1", "p2_a": "p2"}) == [Split(("p1",), (), ("p2",))]
+
+
+def test_nnunet_folds_that_separate_a_patient_are_refused(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["p1_a"], "val": ["p1_b"]}]))
+
+    with pytest.raises(UsageError, match="p1 more than once"):
+        nnunet_folds(path, {"p1_a": "p1", "p1_b": "p1"})

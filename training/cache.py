@@ -1,0 +1,242 @@
+"""Preprocessing once: every case on the network's grid, as memory-mapped arrays, and what they have in common.
+
+One folder per case, named by the case and a hash of its files and of the spacing, so that a changed file or
+another spacing makes a new entry and an interrupted run goes on where it stopped. The intensities stay raw (HU,
+SUV); :func:`algorithm.preprocessing.normalise` is applied to each crop, as inference applies it to each volume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from algorithm.errors import MissingInputError, OutputError, UserError
+from algorithm.images import AIR_HU
+from algorithm.postprocessing import lesions
+from algorithm.preprocessing import body_mask, resample
+from training.datasets import Case, Skipped, read_study, reason
+
+FORMAT = 1
+"""Raised whenever what lies in an entry changes; part of the entries' hash."""
+
+POINTS_PER_LESION = 500
+"""Crop centres kept per lesion: beyond this size every lesion is equally likely to be trained on."""
+
+BACKGROUND_POINTS = 20_000
+"""Crop centres kept in the body outside the lesions."""
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A preprocessed case; its arrays have the shape ``size`` in x, y, z and are opened on demand.
+
+    Attributes
+    ----------
+    name, patient : str
+    folder : Path
+    size : tuple of int
+        Voxels in x, y, z.
+    spacing : tuple of float
+        In mm, x, y, z.
+    tumour_ml : float
+        0 for a tumour-free case.
+    """
+
+    name: str
+    patient: str
+    folder: Path
+    size: tuple[int, int, int]
+    spacing: Spacing
+    tumour_ml: float
+
+    def ct(self) -> NDArray[np.int16]:
+        """Return the CT in HU (memory-mapped)."""
+        return self._open("ct")
+
+    def pet(self) -> NDArray[np.float32]:
+        """Return the PET in SUV (memory-mapped)."""
+        return self._open("pet")
+
+    def seg(self) -> NDArray[np.uint8]:
+        """Return the contours, 0 or 1 (memory-mapped)."""
+        return self._open("seg")
+
+    def tumour_points(self) -> NDArray[np.int32]:
+        """Return voxels inside lesions, (n, 3) in x, y, z: crop centres."""
+        return self._open("tumour_points")
+
+    def background_points(self) -> NDArray[np.int32]:
+        """Return voxels in the body outside the lesions, (n, 3) in x, y, z: crop centres."""
+        return self._open("background_points")
+
+    def _open(self, what: str) -> NDArray:  # type: ignore[type-arg]
+        return np.load(self.folder / f"{what}.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What became of a data set: the usable cases, and the others with their reasons."""
+
+    cases: tuple[CachedCase, ...]
+    skipped: tuple[Skipped, ...]
+
+    def of(self, patients: Iterable[str]) -> tuple[CachedCase, ...]:
+        """Return the cases of these patients."""
+        wanted = set(patients)
+        return tuple(case for case in self.cases if case.patient in wanted)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Intensities inside the tumours of some cases: 0.5 and 99.5 percentile, mean and standard deviation."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+    voxels: int
+
+
+def build_cache(cases: Sequence[Case], folder: Path, spacing: Spacing, *, progress: bool = True) -> Cache:
+    """Preprocess the cases that are not in the cache yet.
+
+    Like inference, it turns the axes to left, posterior, superior, the default of a description.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    folder : Path
+        Created if needed; several data sets and spacings can share it.
+    spacing : tuple of float
+        Of the network, in mm, x, y, z.
+    progress : bool
+        Show a progress bar on stdout.
+
+    Returns
+    -------
+    Cache
+        A damaged case is in ``skipped`` with its reason; the others are in the order given.
+
+    Raises
+    ------
+    OutputError
+        The cache folder cannot be written.
+    """
+    ready: list[CachedCase] = []
+    skipped: list[Skipped] = []
+    bar = tqdm(cases, desc="preprocessing", unit="case", file=sys.stdout, disable=not progress)
+    for case in bar:
+        entry = folder / _entry_name(case, spacing)
+        try:
+            if not (entry / "entry.json").is_file():
+                _build_entry(case, spacing, entry)
+            ready.append(_read_entry(case, entry))
+        except UserError as error:
+            skipped.append(Skipped(case.name, reason(error, case)))
+        except OSError as error:
+            raise OutputError(f"cannot write the cache entry {entry}: {error.strerror or error}") from error
+    return Cache(tuple(ready), tuple(skipped))
+
+
+def tumour_statistics(cases: Iterable[CachedCase], modality: str) -> Statistics:
+    """Measure the intensities of ``ct`` (HU) or ``pet`` (SUV) inside the tumours of the training cases.
+
+    Raises
+    ------
+    MissingInputError
+        No case has a tumour.
+    """
+    inside = [_inside(case, modality) for case in cases if case.tumour_ml > 0]
+    if not inside:
+        raise MissingInputError("none of the training cases holds a tumour; add cases with contours")
+    values = np.concatenate(inside).astype(np.float64)
+    low, high = np.percentile(values, (0.5, 99.5))
+    return Statistics(float(low), float(high), float(values.mean()), float(values.std()), int(values.size))
+
+
+def _inside(case: CachedCase, modality: str) -> NDArray[np.float32]:
+    volume = case.ct() if modality == "ct" else case.pet()
+    return np.asarray(volume[case.seg() > 0], dtype=np.float32)
+
+
+def _entry_name(case: Case, spacing: Spacing) -> str:
+    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (case.ct, case.pet, case.seg)]
+    key = json.dumps([FORMAT, case.name, case.seg_on_own_grid, list(spacing), files])
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', case.name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _read_entry(case: Case, entry: Path) -> CachedCase:
+    stored = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+    return CachedCase(
+        case.name, case.patient, entry, tuple(stored["size"]), tuple(stored["spacing"]), stored["tumour_ml"]
+    )
+
+
+def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
+    study = read_study(case)
+    ct = _array(resample(study.ct, spacing, outside=AIR_HU))
+    pet = _array(resample(study.pet, spacing))
+    # Interpolating the indicator and cutting at one half keeps the contour's volume; nearest neighbour frays it.
+    seg = (_array(resample(sitk.Cast(study.seg, sitk.sitkFloat32), spacing)) >= 0.5).astype(np.uint8)
+    voxel_ml = float(np.prod(spacing)) / 1000.0
+    tumour_points, background_points = _crop_centres(seg, body_mask(pet, ct, spacing), entry.name)
+    volumes: dict[str, NDArray[np.generic]] = {
+        "ct": np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16),
+        "pet": pet.astype(np.float32),
+        "seg": seg,
+    }
+    points = {"tumour_points": tumour_points, "background_points": background_points}
+    partial = entry.with_name(entry.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, volume in volumes.items():
+        np.save(partial / f"{name}.npy", np.ascontiguousarray(volume.transpose(2, 1, 0)))
+    for name, coordinates in points.items():
+        np.save(partial / f"{name}.npy", coordinates)
+    stored = {
+        "name": case.name,
+        "patient": case.patient,
+        "size": seg.shape[::-1],
+        "spacing": spacing,
+        "tumour_ml": float(seg.sum()) * voxel_ml,
+        "files": {path.name: path.stat().st_size for path in (case.ct, case.pet, case.seg)},
+    }
+    (partial / "entry.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    partial.replace(entry)
+
+
+def _array(image: sitk.Image) -> NDArray[np.float32]:
+    return sitk.GetArrayFromImage(image).astype(np.float32, copy=False)  # type: ignore[no-any-return]
+
+
+def _crop_centres(
+    seg: NDArray[np.uint8], body: NDArray[np.bool_], seed: str
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Draw crop centres (x, y, z) inside and outside the lesions of arrays in z, y, x."""
+    rng = np.random.default_rng(np.frombuffer(hashlib.sha256(seed.encode()).digest(), dtype=np.uint32))
+    labels, _ = lesions(seg)
+    inside = np.argwhere(labels > 0)
+    inside = inside[rng.permutation(len(inside))]
+    lesion = labels[tuple(inside.T)]
+    order = np.argsort(lesion, kind="stable")
+    starts = np.searchsorted(lesion[order], lesion[order])
+    kept = inside[order[np.arange(len(order)) - starts < POINTS_PER_LESION]]
+    outside = np.flatnonzero(body & (seg == 0))
+    if outside.size == 0:
+        outside = np.flatnonzero(seg == 0)
+    chosen = rng.choice(outside, size=min(BACKGROUND_POINTS, outside.size), replace=False)
+    background = np.stack(np.unravel_index(chosen, seg.shape), axis=1)
+    return kept[:, ::-1].astype(np.int32), background[:, ::-1].astype(np.int32)

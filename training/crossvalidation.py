@@ -1,0 +1,234 @@
+"""``python -m training crossvalidate``: train k folds, segment each patient by the network that never saw them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from algorithm import job
+from algorithm.description import read_description
+from algorithm.files import written_whole
+from algorithm.images import write_mask
+from algorithm.weights import load_checkpoint
+from evaluation.editions import RULES
+from evaluation.metrics import Scores, measure
+from training import fit
+from training.datasets import Case, Study, read_study
+from training.parallel import leave_processes
+from training.preparation import Material, stored_folds
+from training.settings import Precision
+from training.splits import Split, fold_split
+from training.yardsticks import YARDSTICKS, Threshold
+
+REPORTED = {"dice": "Dice", "hd95_mm": "HD95 mm", "fpv_ml": "FPV ml", "fnv_ml": "FNV ml"}
+
+EPILOG = """\
+The folds divide the patients of the first --data; the cases of the others train in every fold. There is no
+validation set: the last weights of each fold are scored, so nothing is tuned on the patients that are reported.
+Whole volumes are segmented through the product's own path and scored on their original grid.
+
+The paper's ablation, four runs with one budget:
+  for modules in "" "--without mcsa" "--without tamw" "--without mcsa --without tamw"; do
+    python -m training crossvalidate --data DIR --cache cache --out "runs/cv $modules" $modules
+  done
+A finished fold is kept: the same command again goes on where it stopped.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one method on one held-back case."""
+
+    case: str
+    patient: str
+    fold: int
+    method: str
+    scores: Scores
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``python -m training crossvalidate``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="(%(default)s)")
+    parser.add_argument(
+        "--flips",
+        type=int,
+        nargs="+",
+        default=(1, 8),
+        metavar="N",
+        help="flips averaged, one table row each (1 8)",
+    )
+    fit.add_training_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run all folds, then write ``scores.csv``, ``scores.json`` and ``table.md``."""
+    device, processes = fit.start(args)
+    say = fit.speaker(processes)
+    deadline = time.monotonic() + args.time_budget
+    rows: list[Row] = []
+    try:
+        material = fit.gather_material(args, processes, say)
+        for fold, split in enumerate(folds_of(material, args.folds, args.seed)):
+            say(f"fold {fold} of {args.folds}: {len(split.test)} patients held back")
+            folder = args.out / f"fold_{fold}"
+            args.time_budget = deadline - time.monotonic()
+            name = f"{args.out.resolve().name}-fold-{fold}"
+            run = fit.fit(args, name, material, split, folder, device, processes, say)
+            if not run.finished:
+                return 0
+            if processes.is_first:
+                cases = held_back(material, split)
+                rows += score_fold(fold, run.checkpoint, cases, args.flips, device, args.precision, say)
+            processes.wait()
+        if processes.is_first:
+            write_reports(rows, args.out)
+            say(f"\n{table(rows)}\n\nevery patient: {args.out / 'scores.csv'}")
+    finally:
+        leave_processes()
+    return 0
+
+
+def folds_of(material: Material, folds: int, seed: int) -> list[Split]:
+    """Return the folds of the first data folder; all patients of the other folders train in each.
+
+    An nnU-Net ``splits_final.json`` in the first folder is used if it has this many folds.
+    """
+    dataset, cache = material.datasets[0], material.caches[0]
+    splits = stored_folds(dataset, cache)
+    if len(splits) != folds:
+        patients = {case.patient for case in cache.cases}
+        splits = [fold_split(patients, fold, folds, seed) for fold in range(folds)]
+    others = tuple(sorted({case.patient for other in material.caches[1:] for case in other.cases}))
+    return [Split(train=split.train + others, test=split.test) for split in splits]
+
+
+def held_back(material: Material, split: Split) -> list[Case]:
+    """Return the usable cases of the first data folder whose patients are held back."""
+    usable = {case.name for case in material.caches[0].of(split.test)}
+    return [case for case in material.datasets[0].cases if case.name in usable]
+
+
+def score_fold(
+    fold: int,
+    checkpoint: Path,
+    cases: Sequence[Case],
+    flips: Sequence[int],
+    device: torch.device,
+    precision: Precision,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Segment and score the held-back cases, and the yardsticks on them; finished scores are read again.
+
+    Masks are written beside the checkpoint, to ``masks_flips_N/CASE.nii.gz``, on the PET's own grid.
+    """
+    folder = checkpoint.parent
+    stored = folder / "scores.json"
+    key = {
+        "sha256": read_description(checkpoint).sha256,
+        "flips": list(flips),
+        "cases": [case.name for case in cases],
+    }
+    if stored.is_file():
+        content = json.loads(stored.read_text(encoding="utf-8"))
+        if content["key"] == key:
+            return [Row(**{**row, "scores": Scores(**row["scores"])}) for row in content["rows"]]
+    network = load_checkpoint(checkpoint)
+    rows: list[Row] = []
+    for case in cases:
+        study = read_study(case)
+        masks = {name: _threshold(study, rule) for name, rule in YARDSTICKS.items()}
+        for count in flips:
+            settings = job.Settings(device=device.type, precision=precision, flips=count)
+            mask = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask
+            write_mask(mask, study.pet, folder / f"masks_flips_{count}" / f"{case.name.replace('/', '_')}.nii.gz")
+            masks[_method(count)] = mask
+        rows += [Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()]
+        dice = ", ".join(f"{row.method} {row.scores.dice:.3f}" for row in rows[-len(masks) :])
+        say(f"  {case.name}: Dice {dice}")
+    content = {"key": key, "rows": [dataclasses.asdict(row) for row in rows]}
+    with written_whole(stored) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return rows
+
+
+def write_reports(rows: Sequence[Row], out: Path) -> None:
+    """Write every patient's scores as CSV and JSON, and the summary as Markdown."""
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Scores)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "patient", "fold", "method", *names])
+    for row in rows:
+        writer.writerow([row.case, row.patient, row.fold, row.method, *dataclasses.astuple(row.scores)])
+    cases = [{**dataclasses.asdict(row), "scores": _finite(row.scores)} for row in rows]
+    contents = {
+        "scores.csv": text.getvalue(),
+        "scores.json": json.dumps({"summary": summarise(rows), "cases": cases}, indent=2) + "\n",
+        "table.md": table(rows) + "\n",
+    }
+    for name, content in contents.items():
+        with written_whole(out / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def summarise(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean, median and standard deviation of each reported score by method, over the cases that have it."""
+    by_method: dict[str, list[Scores]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row.scores)
+    return {
+        method: {name: _spread([getattr(score, name) for score in scores]) for name in REPORTED}
+        for method, scores in by_method.items()
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the summary as a Markdown table: mean (median, standard deviation)."""
+    lines = [
+        "| Method | " + " | ".join(f"{heading}: mean (median, SD)" for heading in REPORTED.values()) + " |",
+        "| --- " * (len(REPORTED) + 1) + "|",
+    ]
+    for method, scores in summarise(rows).items():
+        cells = [f"{each['mean']:.3f} ({each['median']:.3f}, {each['std']:.3f})" for each in scores.values()]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _method(flips: int) -> str:
+    return "network" if flips == 1 else f"network, {flips} flips"
+
+
+def _threshold(study: Study, rule: Threshold) -> NDArray[np.uint8]:
+    suv = sitk.GetArrayViewFromImage(study.pet)
+    called: NDArray[np.bool_] = suv >= rule(suv, sitk.GetArrayViewFromImage(study.seg) > 0)
+    return called.astype(np.uint8)
+
+
+def _score(study: Study, mask: NDArray[np.uint8]) -> Scores:
+    return measure(sitk.GetArrayViewFromImage(study.seg), mask, study.pet.GetSpacing(), RULES["paper"])
+
+
+def _spread(values: Iterable[float]) -> dict[str, float]:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return dict.fromkeys(("mean", "median", "std"), math.nan)
+    return {"mean": statistics.fmean(known), "median": statistics.median(known), "std": statistics.pstdev(known)}
+
+
+def _finite(scores: Scores) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in dataclasses.asdict(scores).items()}

@@ -1,0 +1,365 @@
+"""The training loop: steps, moving average, validation, and a state from which a killed run goes on exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pickle
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from algorithm.description import Description
+from algorithm.errors import DeviceError, UsageError
+from algorithm.files import written_whole
+from algorithm.network.architecture import STRIDE
+from algorithm.network.h2aseg import H2ASeg
+from algorithm.weights import save_checkpoint
+from evaluation.metrics import Scores
+from training.cache import CachedCase
+from training.losses import DeepSupervisionLoss
+from training.parallel import Processes
+from training.sampling import Batch, CropSampler, Source, prefetch
+from training.settings import Precision, Settings
+from training.validation import validate
+
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a run saves, validates and stops; none of it changes what is learned.
+
+    Attributes
+    ----------
+    out : Path
+        Folder of the run: ``state.pt``, the checkpoints ``last`` and ``best``, TensorBoard's ``events``.
+    save_every : int
+        Steps between two states on disk: what a kill can cost.
+    validate_every : int
+        Epochs between two validations; there is always one at the end.
+    time_budget : float
+        Seconds after which the run saves its state and stops.
+    crop_threads : int
+        Threads that cut and augment crops.
+    """
+
+    out: Path
+    save_every: int = 250
+    validate_every: int = 10
+    time_budget: float = math.inf
+    crop_threads: int = 1
+
+
+@dataclass
+class Progress:
+    """How far a run is; part of its state.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    epoch_loss : float
+        Sum of the losses since the epoch began.
+    best_dice : float
+        Of the validations so far.
+    """
+
+    step: int = 0
+    epoch_loss: float = 0.0
+    best_dice: float = -1.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: its exported moving average, and whether it came to its last step."""
+
+    checkpoint: Path
+    finished: bool
+
+
+class Trainer:
+    """One training run.
+
+    Parameters
+    ----------
+    description : Description
+        Goes with the exported checkpoints; its architecture, patch and normalisation are what is trained.
+    settings : Settings
+    sources : sequence of Source
+        Training cases.
+    validation : sequence of CachedCase
+        Scored whole. Empty: there is no ``best`` checkpoint, only the ``last``.
+    device : torch.device
+    processes : Processes
+        Of which this is one.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        settings: Settings,
+        sources: Sequence[Source],
+        validation: Sequence[CachedCase],
+        device: torch.device,
+        processes: Processes | None = None,
+    ) -> None:
+        self.description = description
+        self.settings = settings
+        self.validation = tuple(validation)
+        self.device = device
+        self.processes = processes or Processes()
+        self.sampler = CropSampler(sources, description, settings.augmentation, settings.seed)
+        self.recipe = _recipe(description, settings, sources)
+        self.dtype = autocast_dtype(settings.precision, device, description.patch)
+        torch.manual_seed(settings.seed)
+        self.network = H2ASeg(description.architecture).to(device)
+        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        self.model = self.processes.wrap(self.network)
+        self.criterion = DeepSupervisionLoss()
+        self.optimiser = _optimiser(self.network, settings)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.progress = Progress()
+
+    def fit(self, plan: Plan, say: Callable[[str], None] = print) -> Run:
+        """Train until the last step or the time budget; goes on from ``plan.out`` where it holds a state.
+
+        Returns
+        -------
+        Run
+            With the ``last`` checkpoint; the ``best`` one by validation lies beside it.
+
+        Raises
+        ------
+        UsageError
+            The state in ``plan.out`` belongs to another run, or the loss is no longer finite.
+        """
+        deadline = time.monotonic() + plan.time_budget
+        if (plan.out / STATE).is_file():
+            self.load(plan.out / STATE)
+            say(f"resumed at step {self.progress.step} of {self.settings.steps}")
+        events = SummaryWriter(str(plan.out / "events"), purge_step=self.progress.step) if self._is_first else None
+        self.network.train()
+        clock, since = time.monotonic(), self.progress.step
+        for batch in prefetch(self.sampler, self._crop_numbers(), plan.crop_threads):
+            self.progress.epoch_loss += self._step(batch)
+            self.progress.step += 1
+            last = self.progress.step == self.settings.steps
+            late = self.processes.any(time.monotonic() > deadline, self.device)
+            if self.progress.step % self.settings.steps_per_epoch == 0 or last:
+                seconds = (time.monotonic() - clock) / (self.progress.step - since)
+                line = self._end_epoch(plan, events, seconds, validating=last)
+                say(line)
+                clock, since = time.monotonic(), self.progress.step
+            if self.progress.step % plan.save_every == 0 or last or late:
+                self.save(plan.out / STATE)
+            if late and not last:
+                say(f"time budget used up at step {self.progress.step}; the same command goes on from there")
+                break
+        if events is not None:
+            events.close()
+        return Run(self._export(plan.out, "last"), self.progress.step == self.settings.steps)
+
+    def save(self, path: Path) -> None:
+        """Write the whole state of the run, atomically."""
+        if not self._is_first:
+            return
+        state = {
+            "recipe": self.recipe,
+            "progress": dataclasses.asdict(self.progress),
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        with written_whole(path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, path: Path) -> None:
+        """Go back to a saved state.
+
+        Raises
+        ------
+        UsageError
+            The file is damaged, or its run had other settings or data.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            recipe = state["recipe"]
+        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise UsageError(f"cannot resume from {path}: it is damaged; remove it to start afresh") from error
+        differing = sorted(
+            key for key in recipe.keys() | self.recipe.keys() if recipe.get(key) != self.recipe.get(key)
+        )
+        if differing:
+            raise UsageError(
+                f"{path.parent} holds a run with other values of {', '.join(differing)}; repeat its options to go "
+                "on, or choose another --out"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+
+    @property
+    def _is_first(self) -> bool:
+        return self.processes.is_first
+
+    def _crop_numbers(self) -> list[range]:
+        """Return the numbers of the crops that this process cuts at each of the remaining steps."""
+        own, batch = self.processes.share(self.settings.batch), self.settings.batch
+        steps = range(self.progress.step, self.settings.steps)
+        return [range(step * batch + own.start, step * batch + own.stop) for step in steps]
+
+    def _step(self, batch: Batch) -> float:
+        settings, step = self.settings, self.progress.step
+        # Dropout, like the crops, depends on seed and step alone.
+        torch.manual_seed(_seed(settings.seed, step, self.processes.rank))
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate_at(step)
+        ct, pet, seg = (part.to(self.device, memory_format=torch.channels_last_3d) for part in batch)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            logits = self.model(ct, pet)
+        loss = self.criterion(logits, seg)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        if settings.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._update_average()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards the parameters; faster at first, so that it forgets the random start."""
+        step = self.progress.step
+        decay = min(self.settings.ema_decay, (1 + step) / (10 + step))
+        current: list[Tensor] = list(self.network.parameters())
+        torch._foreach_lerp_(list(self.average.values()), current, 1.0 - decay)
+
+    def _end_epoch(self, plan: Plan, events: SummaryWriter | None, seconds: float, *, validating: bool) -> str:
+        """Validate if it is time to, log, and return the epoch's line."""
+        settings, progress = self.settings, self.progress
+        epoch = math.ceil(progress.step / settings.steps_per_epoch)
+        steps = (progress.step - 1) % settings.steps_per_epoch + 1
+        loss = self.processes.mean(torch.tensor(progress.epoch_loss / steps, device=self.device))
+        progress.epoch_loss = 0.0
+        if not math.isfinite(loss):
+            raise UsageError(
+                f"the loss is {loss} at step {progress.step}; lower --learning-rate or use --precision float32"
+            )
+        rate = settings.learning_rate_at(progress.step - 1)
+        values = {"loss": loss, "learning rate": rate, "seconds per step": seconds}
+        parts = [
+            f"epoch {epoch}/{math.ceil(settings.steps / settings.steps_per_epoch)}",
+            f"step {progress.step}/{settings.steps}",
+            f"loss {loss:.4f}",
+            f"lr {rate:.2e}",
+            f"{seconds:.2f} s/step",
+        ]
+        if self.validation and (validating or epoch % plan.validate_every == 0):
+            scores = self.validate()
+            mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}
+            values |= {f"validation {key}": value for key, value in mean.items()}
+            parts.append(
+                f"validation of {len(scores)}: Dice {mean.get('dice', math.nan):.4f}, "
+                f"FPV {mean['fpv_ml']:.2f} ml, FNV {mean.get('fnv_ml', math.nan):.2f} ml"
+            )
+            if mean.get("dice", -1.0) > progress.best_dice:
+                progress.best_dice = mean["dice"]
+                self._export(plan.out, "best", mean)
+                parts.append("best so far")
+        if events is not None:
+            for name, value in values.items():
+                events.add_scalar(name.replace(" ", "_"), value, progress.step)
+            events.flush()
+        return "  ".join(parts)
+
+    def validate(self) -> list[Scores]:
+        """Score the moving average on the whole volumes of the validation cases."""
+        network = self.averaged_network()
+        own = self.processes.own(self.validation)
+        return self.processes.gather(
+            validate(network, own, self.description, self.device, self.settings.precision)
+        )
+
+    def averaged_network(self) -> H2ASeg:
+        """Return the network with the moving average of its parameters, in eval mode, on the CPU."""
+        network = H2ASeg(self.description.architecture)
+        network.load_state_dict(self.average)
+        return network.eval()
+
+    def _export(self, out: Path, name: str, scores: dict[str, float] | None = None) -> Path:
+        """Write the moving average as a checkpoint that the container can use."""
+        provenance: dict[str, Any] = {**self.description.provenance, "steps": self.progress.step}
+        if scores:
+            provenance["validation"] = scores
+        if self._is_first:
+            save_checkpoint(out, name, self.average, dataclasses.replace(self.description, provenance=provenance))
+        self.processes.wait()
+        return out / f"{name}.json"
+
+
+def autocast_dtype(precision: Precision, device: torch.device, patch: tuple[int, int, int]) -> torch.dtype | None:
+    """Return the type that ``torch.autocast`` computes in; None: float32 throughout.
+
+    ``auto`` is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot train in this precision.
+    """
+    if device.type == "cuda":
+        has_bfloat16, fallback = torch.cuda.is_bf16_supported(including_emulation=False), torch.float16
+    else:
+        # oneDNN 3 gives wrong bfloat16 weight gradients, NaN among them, for features of two voxels along x.
+        has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and patch[0] // STRIDE > 2
+        fallback = None
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16 else fallback
+    if precision == "float16" and device.type == "cpu":
+        raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
+    if precision == "bfloat16" and not has_bfloat16 and device.type == "cpu":
+        raise DeviceError(
+            f"--precision bfloat16 needs a CPU that computes in it and a patch of at least {3 * STRIDE} voxels "
+            f"along x, got {patch[0]}; use float32"
+        )
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _recipe(description: Description, settings: Settings, sources: Sequence[Source]) -> dict[str, str]:
+    """Return all that decides what a run learns, as text by key: what must be equal to resume."""
+    learned = ("architecture", "patch", "spacing", "ct", "pet")
+    parts = {key: value for key, value in dataclasses.asdict(description).items() if key in learned}
+    parts |= dataclasses.asdict(settings)
+    parts["training cases"] = [[source.share, [case.folder.name for case in source.cases]] for source in sources]
+    return {key: json.dumps(value, sort_keys=True) for key, value in parts.items()}
+
+
+def _columns(scores: Sequence[Scores]) -> dict[str, list[float]]:
+    """Return the scores by name, without those that are not defined for a case."""
+    names = ("dice", "fpv_ml", "fnv_ml")
+    return {name: [v for v in (getattr(score, name) for score in scores) if not math.isnan(v)] for name in names}

@@ -1,0 +1,116 @@
+"""Several processes that train as one (``torchrun``), and the one process that trains alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from algorithm.errors import DeviceError, UsageError
+
+Item = TypeVar("Item")
+
+LONGEST_WAIT = timedelta(days=1)
+"""The others wait while the first process preprocesses a data set."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Place of this process among those that train together."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> range:
+        """Return which crops of a batch are this process's.
+
+        Raises
+        ------
+        UsageError
+            The batch does not divide evenly.
+        """
+        if batch % self.count:
+            raise UsageError(f"--batch {batch} must be a multiple of the {self.count} processes of torchrun")
+        own = batch // self.count
+        return range(self.rank * own, (self.rank + 1) * own)
+
+    def own(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return which of some items are this process's."""
+        return items[self.rank :: self.count]
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return the network with gradients averaged over the processes."""
+        return network if self.count == 1 else DistributedDataParallel(network)
+
+    def mean(self, value: Tensor) -> float:
+        """Average a scalar over the processes."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value = value / self.count
+        return float(value)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Tell whether the flag is set in any process; all get the same answer."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags)
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """Join the lists of all processes, in the order of their ranks."""
+        if self.count == 1:
+            return items
+        lists: list[Any] = [None] * self.count
+        dist.all_gather_object(lists, items)
+        return [item for part in lists for item in part]
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def join_processes(device: torch.device) -> Processes:
+    """Join the group that ``torchrun`` started (NCCL on GPUs, Gloo on CPUs), or be alone."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Processes()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    return Processes(rank=dist.get_rank(), count=count)
+
+
+def leave_processes() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device by its name; ``auto``: this process's GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        The device is not there.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"--device {name}: no CUDA device is there; use --device cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device

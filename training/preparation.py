@@ -1,0 +1,203 @@
+"""From folders to what the loop takes: cases found, split, preprocessed, measured and described."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from algorithm.description import Description, Normalisation
+from algorithm.errors import MissingInputError, UsageError
+from algorithm.network.architecture import Architecture
+from training.cache import Cache, CachedCase, Spacing, build_cache, tumour_statistics
+from training.datasets import DataSet, Layout, Skipped, find_cases
+from training.parallel import Processes
+from training.sampling import Source
+from training.splits import Split, choose_split, nnunet_folds, parse_fold
+
+
+@dataclass(frozen=True)
+class Material:
+    """The preprocessed cases of all data folders.
+
+    Attributes
+    ----------
+    datasets : tuple of DataSet
+        One per folder, in the order given.
+    caches : tuple of Cache
+        Likewise.
+    shares : tuple of float
+        Share of the crops that each gives.
+    """
+
+    datasets: tuple[DataSet, ...]
+    caches: tuple[Cache, ...]
+    shares: tuple[float, ...]
+
+    def sources(self, patients: Iterable[str]) -> tuple[Source, ...]:
+        """Return the training cases of these patients, by data folder."""
+        wanted = set(patients)
+        return tuple(
+            Source(cache.of(wanted), share) for cache, share in zip(self.caches, self.shares, strict=True)
+        )
+
+    def names(self, patients: Iterable[str]) -> list[dict[str, Any]]:
+        """Return each data folder's name with the number of these patients' cases and its share of the crops."""
+        sources = self.sources(patients)
+        return [
+            {"name": dataset.folder.resolve().name, "cases": len(source.cases), "share": source.share}
+            for dataset, source in zip(self.datasets, sources, strict=True)
+        ]
+
+    def cases(self, patients: Iterable[str]) -> tuple[CachedCase, ...]:
+        """Return the cases of these patients from all data folders."""
+        wanted = set(patients)
+        return tuple(case for cache in self.caches for case in cache.of(wanted))
+
+
+def gather(
+    folders: Sequence[Path],
+    *,
+    layout: Layout | None,
+    shares: Sequence[float] | None,
+    cache_folder: Path,
+    spacing: Spacing,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> Material:
+    """Find and preprocess the cases below the folders; say which are skipped and which are tumour-free, and why.
+
+    Raises
+    ------
+    UserError
+        A folder holds no usable case, or the shares do not fit the folders.
+    """
+    if shares is not None and (len(shares) != len(folders) or min(shares) <= 0):
+        raise UsageError(f"--share takes one positive number per --data, got {len(shares)} for {len(folders)}")
+    datasets = tuple(find_cases(folder, layout) for folder in folders)
+    caches = []
+    for dataset in datasets:
+        if not processes.is_first:
+            processes.wait()
+        cache = build_cache(dataset.cases, cache_folder, spacing, progress=processes.is_first)
+        if processes.is_first:
+            processes.wait()
+        say(_summary(dataset, cache))
+        for case in (*dataset.skipped, *cache.skipped):
+            say(f"  skipped {case.name}: {case.reason}")
+        for free in (case for case in cache.cases if case.tumour_ml == 0):
+            say(f"  tumour-free {free.name}: trains background only")
+        if not cache.cases:
+            raise MissingInputError(
+                f"none of the cases in {dataset.folder} is usable; the reasons are listed above"
+            )
+        caches.append(cache)
+    return Material(datasets, tuple(caches), tuple(shares or (len(cache.cases) for cache in caches)))
+
+
+def split_material(material: Material, rule: str, seed: int) -> Split:
+    """Split the patients of each data folder by the same rule (see ``choose_split``) and join the results.
+
+    For ``fold:K/N`` an nnU-Net ``splits_final.json`` in the folder is used if it has N folds.
+    """
+    split = Split(())
+    for dataset, cache in zip(material.datasets, material.caches, strict=True):
+        stored = stored_folds(dataset, cache)
+        if rule.startswith("fold:") and parse_fold(rule)[1] == len(stored):
+            split += stored[parse_fold(rule)[0]]
+        else:
+            split += choose_split(rule, (case.patient for case in cache.cases), seed)
+    if not split.train:
+        raise MissingInputError(f"--split {rule} leaves no training patient; choose another split")
+    return split
+
+
+def stored_folds(dataset: DataSet, cache: Cache) -> list[Split]:
+    """Return the folds of the data folder's own ``splits_final.json``; none if it has none."""
+    path = dataset.folder / "splits_final.json"
+    return nnunet_folds(path, {case.name: case.patient for case in cache.cases}) if path.is_file() else []
+
+
+def describe(
+    name: str,
+    architecture: Architecture,
+    patch: tuple[int, int, int],
+    spacing: Spacing,
+    training_cases: Sequence[CachedCase],
+    *,
+    ct: Normalisation | None = None,
+    pet: Normalisation | None = None,
+    overlap: float = 0.5,
+    provenance: dict[str, Any] | None = None,
+) -> Description:
+    """Return the description of a checkpoint to be trained on these cases.
+
+    A normalisation that is not given is measured inside the tumours of the training cases: clipping to the 0.5 and
+    99.5 percentiles (PET: from SUV 0), then z-score with the mean and standard deviation there. That of the CT is
+    the authors' own rule; the PET's keeps SUVs comparable between a limb and a whole body, which a z-score of each
+    volume would not.
+
+    Raises
+    ------
+    MissingInputError
+        No training case holds a tumour.
+    UsageError
+        Patch, spacing or another value makes no sense.
+    """
+    measured = {modality: tumour_statistics(training_cases, modality) for modality in ("ct", "pet")}
+    if ct is None:
+        inside = measured["ct"]
+        ct = Normalisation("z-score-stored", inside.low, inside.high, inside.mean, inside.std)
+    if pet is None:
+        inside = measured["pet"]
+        pet = Normalisation("z-score-stored", 0.0, inside.high, inside.mean, inside.std)
+    try:
+        return Description(
+            name=name,
+            architecture=architecture,
+            patch=patch,
+            spacing=spacing,
+            ct=ct,
+            pet=pet,
+            overlap=overlap,
+            provenance={
+                **(provenance or {}),
+                "tumour_statistics": {key: vars(value) for key, value in measured.items()},
+            },
+        )
+    except ValueError as error:
+        raise UsageError(f"these options do not make a checkpoint: {error}") from error
+
+
+def parse_normalisation(text: str) -> Normalisation:
+    """Read a normalisation as given on the command line.
+
+    ``clip-scale:LOW:HIGH`` or ``z-score-stored:LOW:HIGH:MEAN:STD``.
+
+    Raises
+    ------
+    UsageError
+        The text is of neither form.
+    """
+    kind, *numbers = text.split(":")
+    form = {"clip-scale": 2, "z-score-stored": 4}
+    if form.get(kind) != len(numbers) or not all(re.fullmatch(r"[-+]?\d+(\.\d*)?", number) for number in numbers):
+        raise UsageError(
+            f"a normalisation is given as clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD, got {text!r}"
+        )
+    try:
+        return Normalisation(kind, *map(float, numbers))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"the normalisation {text!r} makes no sense: {error}") from error
+
+
+def _summary(dataset: DataSet, cache: Cache) -> str:
+    tumour_free = sum(case.tumour_ml == 0 for case in cache.cases)
+    patients = len({case.patient for case in cache.cases})
+    skipped: tuple[Skipped, ...] = (*dataset.skipped, *cache.skipped)
+    return (
+        f"{dataset.folder} ({dataset.layout}): {len(cache.cases)} cases of {patients} patients, "
+        f"{tumour_free} tumour-free, {len(skipped)} skipped"
+    )

@@ -1,0 +1,163 @@
+"""Training batches as a pure function of seed and step: nothing to save, nothing to lose."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithm.description import Description
+from algorithm.images import AIR_HU
+from algorithm.preprocessing import normalise
+from training.augmentation import Augmentation, build_augmentation, draw_misalignment
+from training.cache import CachedCase
+
+NO_UPTAKE_SUV = 0.0
+PREFETCHED_BATCHES = 2
+
+
+class Batch(NamedTuple):
+    """Crops, each (B, 1, H, W, D) along x, y, z: normalised float32 images and uint8 contours."""
+
+    ct: Tensor
+    pet: Tensor
+    seg: Tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training cases of one data set, and the share of the crops that they give."""
+
+    cases: tuple[CachedCase, ...]
+    share: float
+
+
+class CropSampler:
+    """Draws crops, alternately around a tumour and around background (released training code: 1:1).
+
+    The n-th crop of a training depends on nothing but the seed and n, so that a resumed run sees the crops that it
+    would have seen, and several processes share out the batch of one.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        A source is drawn by its share, then a case of it evenly. Tumour-free cases give background only.
+    description : Description
+        Patch and normalisation.
+    augmentation : Augmentation
+    seed : int
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], description: Description, augmentation: Augmentation, seed: int
+    ) -> None:
+        self.sources = tuple(source for source in sources if source.cases and source.share > 0)
+        self.with_tumour = tuple(
+            Source(tuple(case for case in source.cases if case.tumour_ml > 0), source.share)
+            for source in self.sources
+        )
+        self.description = description
+        self.augmentation = augmentation
+        self.field = augmentation.field(description.patch)
+        self.threads = threading.local()  # MONAI's transforms hold their random state
+        self.seed = seed
+
+    def batch(self, numbers: range) -> Batch:
+        """Return the crops of these numbers."""
+        crops = [self.crop(number) for number in numbers]
+        return Batch(*(torch.stack(tensors) for tensors in zip(*crops, strict=True)))
+
+    def crop(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return CT, PET and contours of the crop of this number, each (1, H, W, D)."""
+        rng = np.random.default_rng([self.seed, number])
+        around_tumour = number % 2 == 0
+        case = self.draw_case(number, rng)
+        points = case.tumour_points() if around_tumour else case.background_points()
+        centre = points[rng.integers(len(points))]
+        start = _draw_start(centre, case.size, self.description.patch, rng)
+        margin = [(side - inner) // 2 for side, inner in zip(self.field, self.description.patch, strict=True)]
+        start = tuple(first - extra for first, extra in zip(start, margin, strict=True))
+        shift = draw_misalignment(self.augmentation, rng)
+        ct_start = tuple(first + offset for first, offset in zip(start, shift, strict=True))
+        ct = cut(case.ct(), ct_start, self.field, AIR_HU).astype(np.float32)
+        pet = cut(case.pet(), start, self.field, NO_UPTAKE_SUV).astype(np.float32)
+        seg = cut(case.seg(), start, self.field, 0)
+        transform = self._transform()
+        transform.set_random_state(seed=int(rng.integers(2**32)))
+        out = transform(
+            {
+                "ct": torch.from_numpy(normalise(ct, self.description.ct, None))[None],
+                "pet": torch.from_numpy(normalise(pet, self.description.pet, None))[None],
+                "seg": torch.from_numpy(seg)[None],
+            }
+        )
+        return out["ct"].contiguous(), out["pet"].contiguous(), out["seg"].to(torch.uint8).contiguous()
+
+    def _transform(self) -> Compose:
+        """Return this thread's own transforms."""
+        if not hasattr(self.threads, "transform"):
+            self.threads.transform = build_augmentation(self.augmentation, self.description.patch)
+        return self.threads.transform
+
+    def draw_case(self, number: int, rng: np.random.Generator) -> CachedCase:
+        """Draw the case that gives the crop of this number."""
+        sources = self.with_tumour if number % 2 == 0 else self.sources
+        shares = np.array([source.share for source in sources])
+        source = sources[rng.choice(len(sources), p=shares / shares.sum())]
+        return source.cases[rng.integers(len(source.cases))]
+
+
+def cut(
+    volume: NDArray[np.generic], start: tuple[int, ...], size: tuple[int, ...], fill: float
+) -> NDArray[np.generic]:
+    """Copy a box out of a volume; what lies outside the volume is filled."""
+    inner = tuple(slice(max(first, 0), max(first + side, 0)) for first, side in zip(start, size, strict=True))
+    part = volume[inner]
+    before = [max(-first, 0) for first in start]
+    box = np.full(size, fill, dtype=volume.dtype)
+    box[tuple(slice(at, at + side) for at, side in zip(before, part.shape, strict=True))] = part
+    return box
+
+
+def prefetch(sampler: CropSampler, batches: Iterable[range], threads: int = 1) -> Iterator[Batch]:
+    """Yield the batches of these crop numbers in their order, prepared ahead in background threads.
+
+    Threads, not worker processes: nothing in shared memory. Each computes on one core, so that on a CPU a single
+    one leaves the cores to the network.
+    """
+    ahead = threads + PREFETCHED_BATCHES
+    with ThreadPoolExecutor(threads, "crops", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for numbers in batches:
+                waiting.append(pool.submit(sampler.batch, numbers))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _draw_start(
+    centre: NDArray[np.int32], size: tuple[int, ...], patch: tuple[int, ...], rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Draw where a crop begins: its centre within a quarter of the patch around the given voxel.
+
+    As at inference, the crop then lies inside the volume, or the volume inside the crop.
+    """
+    start = []
+    for middle, extent, side in zip(centre, size, patch, strict=True):
+        jitter = int(rng.integers(-(side // 4), side // 4 + 1))
+        low, high = sorted((0, extent - side))
+        start.append(min(max(int(middle) - side // 2 + jitter, low), high))
+    return tuple(start)

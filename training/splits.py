@@ -1,0 +1,164 @@
+"""Which patients train, validate and test; always by patient, never by study."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from algorithm.errors import UsageError
+
+PAPER_SHARES = (0.6, 0.2, 0.2)
+"""Training, validation and test share of the cases in sorted order (released training code)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the patients that train, validate and test."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [*self.train, *self.validation, *self.test]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UsageError(f"the split names {', '.join(twice)} more than once; a patient has one role")
+
+    def __add__(self, other: Split) -> Split:
+        """Return both splits together, for patients of several data sets."""
+        return Split(self.train + other.train, self.validation + other.validation, self.test + other.test)
+
+
+def paper_split(patients: Iterable[str]) -> Split:
+    """Split 60/20/20 in sorted order, as the paper's authors did; the shares are rounded to whole patients."""
+    ordered = sorted(set(patients))
+    first = round(PAPER_SHARES[0] * len(ordered))
+    second = first + round(PAPER_SHARES[1] * len(ordered))
+    return Split(tuple(ordered[:first]), tuple(ordered[first:second]), tuple(ordered[second:]))
+
+
+def fold_split(patients: Iterable[str], fold: int, folds: int, seed: int = 0) -> Split:
+    """Return one of k folds (from 0): its patients are the test set, all the others train.
+
+    There is no validation set, so nothing can be tuned on the fold that is reported.
+
+    Raises
+    ------
+    UsageError
+        There are fewer patients than folds.
+    """
+    ordered = sorted(set(patients))
+    if not 2 <= folds <= len(ordered):
+        raise UsageError(f"the number of folds must lie between 2 and the {len(ordered)} patients, got {folds}")
+    shuffled = list(ordered)
+    random.Random(seed).shuffle(shuffled)
+    held_back = set(shuffled[fold::folds])
+    return Split(
+        train=tuple(name for name in ordered if name not in held_back),
+        test=tuple(name for name in ordered if name in held_back),
+    )
+
+
+def choose_split(rule: str, patients: Iterable[str], seed: int = 0) -> Split:
+    """Split patients by a rule as given on the command line.
+
+    Parameters
+    ----------
+    rule : str
+        ``paper`` (60/20/20 in sorted order), ``all`` (everybody trains), ``fold:K/N`` (fold K of N, from 0), or
+        the path of a stored split.
+    patients : iterable of str
+    seed : int
+        Of the folds.
+
+    Raises
+    ------
+    UsageError
+        The rule is none of these.
+    """
+    names = sorted(set(patients))
+    if rule == "paper":
+        return paper_split(names)
+    if rule == "all":
+        return Split(train=tuple(names))
+    if rule.startswith("fold:"):
+        fold, folds = parse_fold(rule)
+        return fold_split(names, fold, folds, seed)
+    stored = read_split(Path(rule))
+    here = set(names)
+    return Split(*(tuple(name for name in role if name in here) for role in asdict(stored).values()))
+
+
+def parse_fold(rule: str) -> tuple[int, int]:
+    """Return K and N of ``fold:K/N``.
+
+    Raises
+    ------
+    UsageError
+        K is not one of 0 to N - 1.
+    """
+    match = re.fullmatch(r"fold:(\d+)/(\d+)", rule)
+    if not match:
+        raise UsageError(f"a fold is given as fold:K/N, for example fold:0/5, got {rule!r}")
+    fold, folds = int(match[1]), int(match[2])
+    if fold >= folds:
+        raise UsageError(f"the fold must lie between 0 and {folds - 1}, got {fold}")
+    return fold, folds
+
+
+def read_split(path: Path) -> Split:
+    """Read a split stored as JSON: ``{"train": [...], "validation": [...], "test": [...]}``.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or is not of this form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Split(**{role: tuple(map(str, names)) for role, names in content.items()})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"cannot use {path} as a split ({error}); give paper, all, fold:K/N or a JSON file with the lists "
+            "train, validation and test"
+        ) from error
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Store a split as JSON, whole."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(asdict(split), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def nnunet_folds(path: Path, patient_of: dict[str, str]) -> list[Split]:
+    """Read the folds of an nnU-Net ``splits_final.json``.
+
+    Parameters
+    ----------
+    path : Path
+    patient_of : dict
+        Case name to patient; cases of the file that are not here are left out.
+
+    Raises
+    ------
+    UsageError
+        The file is not of this form, or separates the studies of one patient.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        folds = [(list(map(str, fold["train"])), list(map(str, fold["val"]))) for fold in content]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"cannot read the folds in {path}: {error}; expected nnU-Net's form") from error
+    return [
+        Split(
+            train=tuple(sorted({patient_of[name] for name in train if name in patient_of})),
+            test=tuple(sorted({patient_of[name] for name in held_back if name in patient_of})),
+        )
+        for train, held_back in folds
+    ]

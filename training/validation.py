@@ -1,0 +1,73 @@
+"""Scoring whole volumes while training: never crops around tumours, which hide false positives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from algorithm.description import Description
+from algorithm.inference.budget import Budget
+from algorithm.inference.predictor import Member, Predictor, choose_dtype
+from algorithm.inference.windows import cut_box, fit_box, paste_box
+from algorithm.network.h2aseg import H2ASeg
+from algorithm.preprocessing import body_mask, normalise
+from evaluation.editions import RULES
+from evaluation.metrics import Scores, measure
+from training.cache import CachedCase
+from training.settings import Precision
+
+_PAPER = RULES["paper"]
+
+
+def validate(
+    network: H2ASeg,
+    cases: Sequence[CachedCase],
+    description: Description,
+    device: torch.device,
+    precision: Precision = "auto",
+) -> list[Scores]:
+    """Segment each case by the product's own sliding windows, without flips, on the network's grid, and score it.
+
+    Parameters
+    ----------
+    network : H2ASeg
+        In eval mode, on the CPU.
+    cases : sequence of CachedCase
+    description : Description
+        Its patch, overlap, normalisation and threshold apply.
+    device : torch.device
+    precision : {"auto", "bfloat16", "float16", "float32"}
+
+    Returns
+    -------
+    list of Scores
+        By the paper's rules: Dice and FNV are NaN for a tumour-free case.
+    """
+    predictor = Predictor(device, choose_dtype(precision, device), flips=1, say=lambda line: None)
+    return [_score(predictor, network, case, description) for case in cases]
+
+
+def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description: Description) -> Scores:
+    ct, pet = np.array(case.ct(), np.float32), np.array(case.pet(), np.float32)
+    box = fit_box(_body_box(ct, pet, case.spacing), case.size, description.patch)
+    member = Member(
+        network,
+        cut_box(normalise(ct, description.ct, None), box, description.patch),
+        cut_box(normalise(pet, description.pet, None), box, description.patch),
+        description.patch,
+        description.overlap,
+    )
+    probability = predictor.predict([member], Budget()).probability
+    mask = paste_box(probability, box, case.size) > description.threshold
+    return measure(case.seg().transpose(2, 1, 0), mask.transpose(2, 1, 0), case.spacing, _PAPER)
+
+
+def _body_box(
+    ct: NDArray[np.float32], pet: NDArray[np.float32], spacing: tuple[float, float, float]
+) -> tuple[slice, ...]:
+    body = body_mask(pet.transpose(2, 1, 0), ct.transpose(2, 1, 0), spacing).transpose(2, 1, 0)
+    occupied = (np.flatnonzero(body.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    return tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in occupied)
