@@ -7,17 +7,9 @@
 # The first run installs what is needed into .venv, inside this folder. Options are environment variables, e.g.
 # H2ASEG_DEVICE=cpu ./run.sh; `.venv/bin/python -m algorithm run --help` lists them.
 set -Eeuo pipefail
-CALLER=$PWD
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/common.sh
 . "$ROOT/scripts/common.sh"
-
-from_caller() { # from_caller PATH: prints it as an absolute path, relative ones as the caller meant them
-    case "$1" in
-        /*) printf '%s\n' "$1" ;;
-        *) printf '%s\n' "$CALLER/$1" ;;
-    esac
-}
 
 case $# in
     0)

@@ -26,12 +26,13 @@ check() { # check NAME COMMAND...: runs it and keeps the score; a failure does n
     summary+=("$(printf '%-8s %s (%d s)' "$verdict" "$name" $((SECONDS - start)))")
 }
 
-container() { # the tests in a real container, unless there is no engine to run it
-    if ! docker info > /dev/null 2>&1; then
+container() { # the tests in real containers, unless there is no engine to run them
+    if ! engine_answers; then
         summary+=("skipped  container: no Docker engine answers (\`docker info\` fails)")
         return
     fi
     check container test/container.sh
+    check 'container, evaluation' test/container_eval.sh
 }
 
 ensure_environment requirements.txt # run.sh's, which then finds it ready

@@ -6,10 +6,22 @@ WEIGHTS=$ROOT/weights/h2aseg.safetensors
 WEIGHTS_JSON=$ROOT/weights/h2aseg.json
 VENV=$ROOT/.venv
 PYTHON=$VENV/bin/python
+CALLER=$PWD # the scripts go elsewhere
 
 fail() { # fail SENTENCE [CODE]: ends the script; 2 means a wrong command, 3 a broken installation, as in algorithm/
     echo "Error: $1" >&2
     exit "${2:-3}"
+}
+
+from_caller() { # from_caller PATH: prints it as an absolute path, relative ones as the caller meant them
+    case "$1" in
+        /*) printf '%s\n' "$1" ;;
+        *) printf '%s\n' "$CALLER/$1" ;;
+    esac
+}
+
+engine_answers() { # whether there is a Docker engine
+    docker info > /dev/null 2>&1
 }
 
 version() { # prints the project's version, as pyproject.toml gives it

@@ -13,80 +13,12 @@ cd "$ROOT"
 WORK=$ROOT/test/output/container
 IMAGE=h2aseg:$(version)
 DATA=${H2ASEG_DATA:-$ROOT/../shared/data}
-RUN_TIMEOUT=600 # seconds for one job
+# shellcheck source=test/container_common.sh
+. "$ROOT/test/container_common.sh"
 
-# What the image must work under. Grand-challenge's own limits are wider.
-STRICT=(
-    --network none                    # nothing can be downloaded
-    --cap-drop ALL                    # no privileges of any kind ...
-    --security-opt no-new-privileges  # ... nor a way to get them
-    --memory 8g --memory-swap 8g      # the same number twice: no swap on top of the memory
-    --shm-size 128m                   # /dev/shm, too small for worker processes that pass arrays around
-    --pids-limit 256                  # processes and threads together
-    --read-only                       # nothing can be written but /output, not even /tmp
-)
 # The same on both sides, so that the masks can be the same: the fallback of a GPU-less machine, and a fixed number
 # of flips, as the default depends on the time that is left.
 SETTINGS=(--device cpu --precision float32 --flips 1)
-
-passed=0
-failed=0
-
-check() { # check WHAT COMMAND...: keeps the score; what the command prints follows the verdict
-    local what=$1 said
-    shift
-    if said=$("$@" 2>&1); then
-        passed=$((passed + 1))
-        echo "ok      $what${said:+ ($said)}"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $what${said:+: $said}"
-    fi
-}
-
-is() { # is ACTUAL EXPECTED
-    [ "$1" = "$2" ] || { echo "got '$1', expected '$2'"; return 1; }
-}
-
-remove_work() { # what the container wrote belongs to its user, so only root, or a container, can remove it
-    [ -e "$WORK" ] || return 0
-    rm -rf "$WORK" 2> /dev/null ||
-        docker run --rm --user root --entrypoint rm --volume "$WORK:/work" "$IMAGE" -rf /work/runs
-    rm -rf "$WORK"
-}
-
-container=''
-finish() {
-    local rc=$?
-    trap - EXIT
-    [ -z "$container" ] || docker rm --force "$container" > /dev/null 2>&1 || true # still there after a Ctrl-C
-    remove_work || true
-    [ "$rc" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1 # something between the checks went wrong
-    echo "$passed passed, $failed failed"
-    exit "$rc"
-}
-
-# run_job NAME INPUT [DOCKER FLAG...] -- [OPTION OF THE ENTRY POINT...]
-# Leaves WORK/runs/NAME/{output,stdout,stderr,exit}.
-run_job() {
-    local run=$WORK/runs/$1 input=$2 flags=() rc=0
-    shift 2
-    while [ "$1" != -- ]; do
-        flags+=("$1")
-        shift
-    done
-    shift
-    mkdir -p "$run/output"
-    chmod 0777 "$run/output" # the image's user is none of this machine's
-    container=h2aseg-test-$$
-    timeout --kill-after 10 "$RUN_TIMEOUT" docker run --rm --name "$container" \
-        "${STRICT[@]}" ${flags[@]+"${flags[@]}"} \
-        --volume "$input:/input:ro" --volume "$run/output:/output" \
-        "$IMAGE" "$@" > "$run/stdout" 2> "$run/stderr" || rc=$?
-    docker rm --force "$container" > /dev/null 2>&1 || true # left only after a time-out
-    container=''
-    echo "$rc" > "$run/exit"
-}
 
 command_line() { # command_line NAME INPUT: the same job without the container
     local run=$WORK/runs/$1
@@ -102,12 +34,6 @@ only_file() { # only_file FOLDER: prints the path of the one file below it
         return 1
     fi
     echo "$files"
-}
-
-check_success() { # check_success NAME
-    local run=$WORK/runs/$1
-    check "$1: exit code 0" is "$(cat "$run/exit")" 0
-    check "$1: nothing on stderr" is "$(cat "$run/stderr")" ''
 }
 
 # check_mask NAME INPUT SOCKET REFERENCE: the one image is named after the CT, lies in the socket's folder, on the PET's
@@ -222,24 +148,13 @@ real_patient() {
     check 'STS_002: against the expert' "$PYTHON" test/compare_masks.py dice "$mask" "$patient/SEG.nii.gz"
 }
 
-label() { # label NAME: prints the image's label
-    docker image inspect --format "{{index .Config.Labels \"$1\"}}" "$IMAGE"
-}
-
-about_the_image() {
-    check 'image: not root' is "$(docker image inspect --format '{{.Config.User}}' "$IMAGE")" 10001:10001
-    check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "$WEIGHTS")"
-    check 'image: the version' is "$(label org.opencontainers.image.version)" "$(version)"
-    check 'image: code and weights alone' is \
-        "$(docker run --rm --network none --entrypoint ls "$IMAGE" | xargs)" 'algorithm requirements.txt weights'
-}
-
 ensure_environment requirements-dev.txt
 remove_work
 trap finish EXIT
 ./build.sh
 prepare_inputs
-about_the_image
+check_image 'algorithm requirements.txt weights'
+check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "$WEIGHTS")"
 
 command_line 'command line' "$WORK/inputs/images"
 REFERENCE=$(only_file "$WORK/runs/command line/output/images")

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from evaluation.__main__ import main
 from evaluation.container import CASES_FILE
+from test.conftest import ROOT
+from test.phase import SLUG, job
 from test.test_metrics import EMPTY, ONE
 from test.test_score import TWO, write
-
-SLUG = "tumor-lesion-segmentation"
-
-
-def job(pk: str, name: str, slug: str = SLUG, status: str = "Succeeded") -> dict:
-    """One entry of predictions.json as the platform writes it."""
-
-    def socket(slug: str, image: str) -> dict:
-        interface = {"slug": slug, "kind": "Image", "super_kind": "Image", "relative_path": f"images/{slug}"}
-        return {"file": None, "value": None, "image": {"name": image}, "interface": interface}
-
-    clicks = {
-        "file": None,
-        "value": {"points": []},
-        "image": None,
-        "interface": {"slug": "lesion-clicks", "super_kind": "File", "relative_path": "lesion-clicks.json"},
-    }
-    inputs = [clicks, socket("ct", f"{name}_0000.nii.gz"), socket("pet", f"{name}_0001.nii.gz")]
-    return {"pk": pk, "status": status, "inputs": inputs, "outputs": [socket(slug, "mask.mha")]}
 
 
 @pytest.fixture
@@ -143,3 +128,10 @@ def test_a_mask_on_another_grid_fails_and_writes_nothing(phase, capsys):
     assert run(phase) == 2
     assert "resample the prediction" in capsys.readouterr().err
     assert not list((phase / "output").iterdir())
+
+
+def test_it_needs_nothing_that_the_image_lacks():
+    absent = ("matplotlib", "monai", "tensorboard")
+    code = f"import sys, evaluation.container; print(*(name for name in {absent} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == []

@@ -42,13 +42,14 @@ class Project:
         self.weights.with_suffix(".json").write_text(f'{{\n  "sha256": "{SHA256}"\n}}\n')
         self.docker(help_text="--provenance string")
 
-    def docker(self, *, help_text: str, save: str = "echo layers") -> None:
+    def docker(self, *, help_text: str, save: str = "echo layers", info: str = "true") -> None:
         write_script(
             self.bin / "docker",
             f"""
             case "$*" in
                 'build --help') echo '{help_text}' ;;
                 save*) {save} ;;
+                info) {info} ;;
                 *) printf '%s\\n' "$@" >> '{self.docker_log}' ;;
             esac
             """,
@@ -159,7 +160,15 @@ def test_image_archive_appears_whole_or_not_at_all(project: Project) -> None:
     assert [path.suffixes[-2:] for path in project.root.glob("*.tar.gz*")] == [[".tar", ".gz"]]
 
 
-@pytest.mark.parametrize("arguments", [["run.sh", "one"], ["build.sh", "evil"], ["export.sh", "model", "eval"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run.sh", "one"],
+        ["build.sh", "evil"],
+        ["export.sh", "model", "eval"],
+        ["export.sh", "handover", "a", "b", "c"],
+    ],
+)
 def test_wrong_arguments(project: Project, arguments: list[str]) -> None:
     assert_one_sentence(project.run(*arguments), 2, "usage: ")
 
@@ -211,3 +220,31 @@ def test_a_python_that_will_not_do(project: Project, body: str, part: str) -> No
         write_script(project.bin / name, body)
     assert_one_sentence(project.run("run.sh"), 3, part)
     assert not (project.root / ".venv").exists()
+
+
+def test_handover_of_the_example_names_the_image(project: Project) -> None:
+    fake_environment(project)
+    result = project.run("export.sh", "handover")
+    assert result.returncode == 0, result.stderr
+    image = next(argument for argument in project.docker_arguments() if argument.startswith("h2aseg:"))
+    out = project.root / f"h2aseg-{image.removeprefix('h2aseg:')}-handover"
+    lines = result.stdout.splitlines()
+    assert lines[-10:-7] == ["-m", "evaluation", "handover"]
+    expected = ["--input", project.root / "test" / "cases.csv", "--out", out, "--image", image]
+    assert lines[-7:-1] == [str(part) for part in expected]
+    assert lines[-1].endswith(f"verify {out} --input {project.root / 'test'}")
+
+
+def test_handover_without_an_engine_takes_the_callers_paths(project: Project) -> None:
+    fake_environment(project)
+    project.docker(help_text="", info="exit 1")
+    (project.caller / "cases").mkdir()
+    result = project.run("export.sh", "handover", "cases", "bundle")
+    assert result.returncode == 0, result.stderr
+    assert "--image" not in result.stdout.splitlines()
+    assert "will not name the image" in result.stdout
+    folder, out = project.caller / "cases", project.caller / "bundle"
+    lines = result.stdout.splitlines()
+    assert lines[-5:-1] == ["--input", str(folder), "--out", str(out)]
+    assert lines[-1].endswith(f"verify {out} --input {folder}")
+    assert not project.docker_arguments()

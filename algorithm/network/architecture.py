@@ -35,6 +35,19 @@ class Architecture:
     tamw: bool = True
     dropout: float = 0.5
 
+    def __post_init__(self) -> None:
+        if len(self.channels) != 5 or min(self.channels) < 1:
+            raise ValueError(f"channels must be five positive numbers, finest level first, got {self.channels}")
+        if len(self.window) != 3 or min(self.window) < 1:
+            raise ValueError(f"window must be three positive sides (x, y, z), got {self.window}")
+        if not 1 <= self.reduction <= min(self.channels[1:3]):
+            raise ValueError(
+                f"reduction must lie between 1 and the channels of levels 2 and 3, {self.channels[1:3]}, "
+                f"got {self.reduction}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
     def check_patch(self, patch: tuple[int, ...]) -> None:
         """Raise ValueError, naming the side, unless the network can take patches of this size (x, y, z)."""
         if len(patch) != 3:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from algorithm.network.blocks import instance_norm, upsample
+from algorithm.network.blocks import PReLU, instance_norm, upsample
 
 
 class DirectedAttention(nn.Module):
@@ -103,10 +103,10 @@ class CooperativeAttention(nn.Module):
         self.merge_pet = nn.Conv3d(channels, channels, self.merge, stride=self.merge)
         self.inter = BidirectionalAttention(channels, reduction)
         self.intra = BidirectionalAttention(channels, reduction)
-        self.inter_act_ct = nn.PReLU()
-        self.inter_act_pet = nn.PReLU()
-        self.intra_act_ct = nn.PReLU()
-        self.intra_act_pet = nn.PReLU()
+        self.inter_act_ct = PReLU()
+        self.inter_act_pet = PReLU()
+        self.intra_act_ct = PReLU()
+        self.intra_act_pet = PReLU()
 
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
         """Map a pair of (B, C, H, W, D) to a pair of the same size."""

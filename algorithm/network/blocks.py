@@ -6,6 +6,8 @@ format; on a CPU channels-last is the fast one.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,36 @@ def instance_norm(x: Tensor) -> Tensor:
     return torch.cat([F.batch_norm(sample, None, None, training=True, eps=EPSILON) for sample in samples])
 
 
+class PReLU(nn.PReLU):
+    """PReLU with one slope; on a CPU by the leaky ReLU's kernels, whose backward pass is 4 to 10 times as fast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an array of the same shape."""
+        if x.is_cuda:  # the slope would have to be fetched from the device
+            return super().forward(x)
+        if not torch.is_grad_enabled():
+            return F.leaky_relu(x, float(self.weight))
+        result: Tensor = _LearntLeakyReLU.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _LearntLeakyReLU(torch.autograd.Function):
+    """Leaky ReLU with a gradient for its slope: the sum of gradient times input where the input is negative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.leaky_relu(x, float(slope))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        x, slope = ctx.saved_tensors
+        to_x = torch.ops.aten.leaky_relu_backward(gradient, x, float(slope), False)
+        to_slope = (gradient * x.clamp(max=0)).sum(dtype=torch.float32)
+        return to_x, to_slope.to(slope.dtype).reshape(slope.shape)
+
+
 def upsample(x: Tensor, factor: int) -> Tensor:
     """Enlarge the last three axes by an integer factor, trilinearly, corners aligned."""
     if factor == 1:
@@ -50,7 +82,7 @@ class EntryBlock(nn.Module):
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
         self.conv1 = conv3(1, channels)
-        self.act = nn.PReLU()
+        self.act = PReLU()
         self.dropout = nn.Dropout3d(dropout)
         self.conv2 = conv3(channels, channels)
         self.skip = conv3(1, channels)
@@ -71,12 +103,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float, stride: int = 1) -> None:
         super().__init__()
-        self.act1 = nn.PReLU()
+        self.act1 = PReLU()
         self.conv1 = conv3(in_channels, out_channels, stride)
         self.dropout = nn.Dropout3d(dropout)
-        self.act2 = nn.PReLU()
+        self.act2 = PReLU()
         self.conv2 = conv3(out_channels, out_channels)
-        self.skip_act = nn.PReLU()
+        self.skip_act = PReLU()
         self.skip = conv3(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +124,7 @@ class Head(nn.Module):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        self.act = nn.PReLU()
+        self.act = PReLU()
         self.conv = conv3(in_channels, 2)
 
     def forward(self, x: Tensor) -> Tensor:
