@@ -156,13 +156,14 @@ def import_released(source: Path, description: Description, folder: Path) -> Pat
         content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{source} holds Python objects besides tensors and is not loaded for safety; "
-            "save its state_dict alone"
+            f"{source} is not a PyTorch checkpoint, or holds Python objects besides tensors, which are not loaded "
+            "for safety; save its state_dict alone"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{source} is not a complete PyTorch checkpoint: {_first_line(error)}") from error
-    network = network_from_released(content)
-    return save_checkpoint(folder, source.stem, network.state_dict(), description, dtype=torch.float32)
+    state = network_from_released(content).state_dict()
+    _check_names(source, state, description.architecture)
+    return save_checkpoint(folder, source.stem, state, description, dtype=torch.float32)
 
 
 def save_checkpoint(
@@ -197,7 +198,7 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
     Raises
     ------
     WeightsError
-        Nothing is there.
+        Nothing is there, or ``/opt/ml/model`` holds something else.
     """
     if explicit is not None and explicit.suffix in (".json", ".safetensors"):
         if not explicit.exists():
@@ -210,6 +211,12 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
         found = [path.with_suffix(".json") for path in sorted(folder.glob("*.safetensors"))]
         if found:
             return found
+        others = sorted(path.name for path in folder.glob("*")) if folder == MODEL_FOLDER else []
+        if others:  # weights that were meant to be used must not be passed over in silence
+            raise WeightsError(
+                f"{folder} holds {', '.join(others[:5])} but no *.safetensors; pack a checkpoint and its .json "
+                "(`python -m algorithm weights import` makes them from a .pth), or leave it empty"
+            )
     places = " or ".join(str(folder) for folder in folders)
     raise WeightsError(f"no weights found in {places} (looked for *.safetensors with a .json beside it)")
 
