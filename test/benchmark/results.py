@@ -1,0 +1,79 @@
+"""Tables in Markdown, and the file that collects them."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from algorithm.files import written_whole
+
+NOT_THERE = "-"
+_MACHINE = "Machine"
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the results.
+
+    Attributes
+    ----------
+    title : str
+    text : str
+        Markdown.
+    """
+
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"## {self.title}\n\n{self.text.strip()}\n"
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a Markdown table; the first row's keys are the header."""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *([row.get(name, NOT_THERE) for name in header] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """Return median, smallest and largest of some seconds."""
+    low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
+    return f"{short(middle)} ({short(low)} to {short(high)})" if len(seconds) > 1 else short(middle)
+
+
+def short(number: float) -> str:
+    """Return a number with three digits that count."""
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def gib(mib: float | None) -> str:
+    """Return MiB as GiB."""
+    return NOT_THERE if mib is None else f"{mib / 1024:.2f}"
+
+
+def write_results(path: Path, head: str, machine: str, measured: Sequence[Section]) -> list[str]:
+    """Write the file; sections of it that were not measured now stay if they are of the same machine.
+
+    Returns
+    -------
+    list of str
+        The titles that were dropped because they are of another machine.
+    """
+    old = _sections(path.read_text(encoding="utf-8")) if path.is_file() else []
+    new = {section.title: section for section in measured}
+    kept = [section for section in old if section.title not in (_MACHINE, *new)]
+    same = any(section.title == _MACHINE and section.text == machine.strip() for section in old)
+    sections = [Section(_MACHINE, machine), *(kept if same else ()), *measured]
+    with written_whole(path) as temporary:
+        temporary.write_text("\n".join([head.strip() + "\n", *map(str, sections)]), encoding="utf-8")
+    return [] if same else [section.title for section in kept]
+
+
+def _sections(text: str) -> list[Section]:
+    _, *pieces = _HEADING.split(text)
+    return [Section(title, body.strip()) for title, body in zip(pieces[::2], pieces[1::2], strict=True)]
