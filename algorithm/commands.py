@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     edition = Edition.named(args.edition) if args.edition else None
     job = find_job(args.input, args.output, edition)
     say(f"AutoPET {job.edition.value}: CT {job.ct}, PET {job.pet}")
+    _protect(args, (job.ct, job.pet))
     limit = job.edition.time_limit_s if args.time_limit is None else args.time_limit
     settings = _settings(args, limit)
     result = segment(job.ct, job.pet, _checkpoints(args.weights), settings, edition=job.edition.value, say=say)
@@ -48,6 +49,7 @@ def predict(args: argparse.Namespace) -> int:
     _check_options(args)
     mask = args.output / MASK_NAME
     check_mask_path(mask, protect=(args.ct, args.pet))
+    _protect(args, (args.ct, args.pet))
     result = segment(args.ct, args.pet, _checkpoints(args.weights), _settings(args, args.time_limit), say=say)
     write_mask(result.mask, result.pair.pet, mask, protect=(args.ct, args.pet))
     _finish(result, mask, args.report or args.output / REPORT_NAME, args.picture or args.output / PICTURE_NAME)
@@ -117,6 +119,13 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--time-limit must be a positive number of seconds, got {args.time_limit:g}")
     if args.precision not in ("auto", "float32", "bfloat16", "float16"):
         raise UsageError(f"--precision must be auto, float32, bfloat16 or float16, got {args.precision!r}")
+
+
+def _protect(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    """Raise UsageError where the report or the picture would overwrite an input image."""
+    for option, path in (("--report", args.report), ("--picture", args.picture)):
+        if path is not None and path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+            raise UsageError(f"{option} {path} would overwrite an input image; choose another name")
 
 
 def _settings(args: argparse.Namespace, time_limit_s: float | None) -> Settings:

@@ -1,8 +1,8 @@
 """The oracle: H2ASeg transcribed line by line from its description, plain and slow, by the released names.
 
-Nothing is shared with :mod:`algorithm.network`: no fused attention, no collected gains, no shared normalisation,
-every tensor that the description mentions exists. ``parameters`` maps the 269 released names to tensors; features are
-``(B, C, H, W, D)``.
+Nothing is shared with :mod:`algorithm.network`: no fused attention, no collected gains, no shared normalisation;
+every tensor that the description mentions exists. ``parameters`` maps the 269 released names to tensors; features
+are ``(B, C, H, W, D)``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def reference_parameters(shapes, seed):
 def reference_inputs(batch, patch, seed):
     """CT and PET, each (batch, 1, *patch)."""
     return tuple(
-        torch.from_numpy(np.random.default_rng([seed, which]).standard_normal((batch, 1, *patch)).astype(np.float32))
+        torch.from_numpy(
+            np.random.default_rng([seed, which]).standard_normal((batch, 1, *patch)).astype(np.float32)
+        )
         for which in (1, 2)
     )
 
@@ -82,6 +84,9 @@ class PlainH2ASeg:
         return F.conv3d(
             x, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias"), stride=stride, padding=1
         )
+
+    def linear(self, name, x):
+        return F.linear(x, self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"])
 
     def prelu(self, name, x):
         slope = self.parameters[f"{name}.weight"]
@@ -152,8 +157,8 @@ class PlainH2ASeg:
 
     def gate(self, name, x):
         means = x.mean(dim=(2, 3, 4))
-        hidden = torch.tanh(F.linear(means, self.parameters[f"{name}.fc1.weight"], self.parameters[f"{name}.fc1.bias"]))
-        gain = torch.tanh(F.linear(hidden, self.parameters[f"{name}.fc2.weight"], self.parameters[f"{name}.fc2.bias"]))
+        hidden = torch.tanh(self.linear(f"{name}.fc1", means))
+        gain = torch.tanh(self.linear(f"{name}.fc2", hidden))
         return gain[:, :, None, None, None] * x
 
     def tamw(self, name, ct, pet, f, pred):

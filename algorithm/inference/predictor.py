@@ -128,6 +128,9 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 class Predictor:
     """Averages the tumour probability over windows, flips and checkpoints.
 
+    Every prediction of a voxel counts by its place in its window. Members with equal windows so count alike; one
+    with smaller windows or more overlap predicts a voxel more often and counts more.
+
     Parameters
     ----------
     device : torch.device
@@ -148,6 +151,7 @@ class Predictor:
         self.batch = _LARGEST_BATCH if device.type == "cuda" else 1
         self.store = device
         self.notes: list[str] = []
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
 
     def predict(self, members: Sequence[Member], budget: Budget) -> Prediction:
         """Run as many passes as are asked for and fit; the first flip of every member always runs.
@@ -181,6 +185,7 @@ class Predictor:
 
     def _average(self, members: Sequence[Member], budget: Budget) -> Prediction:
         """Do the passes; the sums and weights belong together at any moment, so any of them can be the last."""
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         plans = [plan_windows(member.ct.shape, member.patch, member.overlap) for member in members]
         total = torch.zeros(members[0].ct.shape, device=self.store)
         weight = torch.zeros_like(total)
@@ -204,9 +209,9 @@ class Predictor:
             slowest = max(slowest, time.monotonic() - began)
             done += 1
             self.say(f"pass {done} of {len(planned)} took {time.monotonic() - began:.1f} s")
-        total /= weight.clamp_min_(torch.finfo(torch.float32).tiny)
-        if not bool(torch.isfinite(total).all()):
+        if not bool(self.finite):
             raise FloatingPointError
+        total /= weight.clamp_min_(torch.finfo(torch.float32).tiny)
         return Prediction(
             probability=total.cpu().numpy(),
             windows=sum(len(plan) for plan in plans),
@@ -246,6 +251,8 @@ class Predictor:
         )
         with self._autocast():
             logits = member.network.finest(self._to_device(ct.flip(axes)), self._to_device(pet.flip(axes)))
+        # Kept on the device until the end; an infinite logit would pass unseen as a probability of 0 or 1.
+        self.finite = torch.isfinite(logits).all() & self.finite
         return tumour_probability(logits).flip(axes)[:, 0]
 
     def _to_device(self, x: Tensor) -> Tensor:
