@@ -217,8 +217,8 @@ def _predict(
             members = [
                 Member(
                     network=network,
-                    ct=cut_box(case.ct, box, largest),
-                    pet=cut_box(case.pet, box, largest),
+                    ct=cut_box(case.ct, box, largest, case.ct_outside),
+                    pet=cut_box(case.pet, box, largest, case.pet_outside),
                     patch=each.description.patch,
                     overlap=each.description.overlap if settings.overlap is None else settings.overlap,
                 )

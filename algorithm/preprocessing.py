@@ -33,6 +33,8 @@ class Prepared:
     ----------
     ct, pet : float32 array, x, y, z
         Normalised, on the network's grid.
+    ct_outside, pet_outside : float
+        What air without uptake has become: what lies outside the image.
     grid : SimpleITK.Image
         Geometry of that grid; its voxels are the resampled SUV.
     body : Box
@@ -41,6 +43,8 @@ class Prepared:
 
     ct: NDArray[np.float32]
     pet: NDArray[np.float32]
+    ct_outside: float
+    pet_outside: float
     grid: sitk.Image
     body: Box
 
@@ -54,9 +58,13 @@ def prepare(pair: PetCt, description: Description) -> Prepared:
     body = body_mask(pet, ct, grid.GetSpacing())
     x, y, z = (np.flatnonzero(body.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2)))
     box = tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in (x, y, z))
+    ct = normalise(ct, description.ct, body)
+    pet = normalise(pet, description.pet, body)
     return Prepared(
-        ct=np.ascontiguousarray(normalise(ct, description.ct, body).transpose(2, 1, 0)),
-        pet=np.ascontiguousarray(normalise(pet, description.pet, body).transpose(2, 1, 0)),
+        ct=np.ascontiguousarray(ct.transpose(2, 1, 0)),
+        pet=np.ascontiguousarray(pet.transpose(2, 1, 0)),
+        ct_outside=value_outside(AIR_HU, description.ct, ct),
+        pet_outside=value_outside(0.0, description.pet, pet),
         grid=grid,
         body=(box[0], box[1], box[2]),
     )
@@ -181,6 +189,13 @@ def normalise(
     out -= np.float32(shift)
     out /= np.float32(scale)
     return out
+
+
+def value_outside(value: float, how: Normalisation, volume: NDArray[np.float32]) -> float:
+    """Return what a value (HU or SUV) became in a normalised volume; its least where it was measured on itself."""
+    if how.kind in ("clip-scale", "z-score-stored"):
+        return float(normalise(np.array([value], np.float32), how, None)[0])
+    return float(volume.min())
 
 
 def _given(value: float | None) -> float:

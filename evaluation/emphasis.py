@@ -207,7 +207,7 @@ def _windows(case: Case, description: Description) -> Iterator[tuple[Tensor, Ten
     """Yield CT, PET, both (1, 1, H, W, D), and the truth (H, W, D) of each window over the patient."""
     pair = read_pet_ct(case.ct, case.pet)
     prepared = prepare(pair, description)
-    volumes = [prepared.ct, prepared.pet]
+    volumes, outside = [prepared.ct, prepared.pet], [prepared.ct_outside, prepared.pet_outside]
     if case.truth is not None:
         truth = read_mask(case.truth)
         if not same_geometry(truth, pair.pet):
@@ -217,8 +217,10 @@ def _windows(case: Case, description: Description) -> Iterator[tuple[Tensor, Ten
             )
         on_grid = resample(truth, description.spacing, orientation=description.orientation, linear=False)
         volumes.append(sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0).astype(np.float32))
+        outside.append(0.0)
     box = fit_box(prepared.body, prepared.ct.shape, description.patch)
-    volumes = [cut_box(volume, box, description.patch) for volume in volumes]
+    parts = zip(volumes, outside, strict=True)
+    volumes = [cut_box(volume, box, description.patch, around) for volume, around in parts]
     for start in plan_windows(volumes[0].shape, description.patch, description.overlap):
         here = tuple(slice(first, first + side) for first, side in zip(start, description.patch, strict=True))
         ct, pet = (torch.from_numpy(np.ascontiguousarray(volume[here]))[None, None] for volume in volumes[:2])

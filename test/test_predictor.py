@@ -139,9 +139,10 @@ class TestAgainstMonai:
     @pytest.mark.parametrize("size", [(20, 40, 10), (31, 31, 15), (33, 7, 16)])
     def test_volume_smaller_than_the_patch(self, size: tuple[int, int, int]) -> None:
         network = random_network()
-        ct, pet = (volume.clip(-1, None) for volume in volumes(size))
+        ct, pet = volumes(size)
         box = tuple(slice(0, side) for side in size)
-        member = Member(network, cut_box(ct, box, TINY_PATCH), cut_box(pet, box, TINY_PATCH), TINY_PATCH, 0.25)
+        padded = [cut_box(volume, box, TINY_PATCH, outside=-1.0) for volume in (ct, pet)]
+        member = Member(network, *padded, TINY_PATCH, 0.25)
 
         prediction = predictor_of().predict([member], Budget())
 

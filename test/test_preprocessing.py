@@ -248,6 +248,16 @@ class TestPrepare:
         assert prepared.pet.flags.c_contiguous
         assert prepared.pet.dtype == prepared.ct.dtype == np.float32
 
+    def test_outside_is_air_without_uptake(self) -> None:
+        ct = image_of(np.full(SIZE[::-1], 50, np.float32))
+        pet = image_of(np.full(SIZE[::-1], 3, np.float32))
+        how = {"ct": Normalisation("clip-scale", low=-300.0, high=300.0), "pet": Normalisation("z-score-volume")}
+
+        prepared = prepare(pair_of(ct, pet), describe(spacing=None, **how))
+
+        assert prepared.ct_outside == 0  # air, although the volume holds none
+        assert prepared.pet_outside == prepared.pet.min()
+
     def test_orientation_null_leaves_axes(self) -> None:
         suv = np.zeros(SIZE[::-1], np.float32)
         suv[2, 3, 5] = 4

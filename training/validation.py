@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from algorithm.description import Description
+from algorithm.images import AIR_HU
 from algorithm.inference.budget import Budget
 from algorithm.inference.predictor import Member, Predictor, choose_dtype
 from algorithm.inference.windows import cut_box, fit_box, paste_box
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.preprocessing import body_mask, normalise
+from algorithm.preprocessing import body_mask, normalise, value_outside
 from evaluation.editions import RULES
 from evaluation.metrics import Scores, measure
 from training.cache import CachedCase
@@ -53,10 +54,11 @@ def validate(
 def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description: Description) -> Scores:
     ct, pet = np.array(case.ct(), np.float32), np.array(case.pet(), np.float32)
     box = fit_box(_body_box(ct, pet, case.spacing), case.size, description.patch)
+    ct, pet = normalise(ct, description.ct, None), normalise(pet, description.pet, None)
     member = Member(
         network,
-        cut_box(normalise(ct, description.ct, None), box, description.patch),
-        cut_box(normalise(pet, description.pet, None), box, description.patch),
+        cut_box(ct, box, description.patch, value_outside(AIR_HU, description.ct, ct)),
+        cut_box(pet, box, description.patch, value_outside(0.0, description.pet, pet)),
         description.patch,
         description.overlap,
     )

@@ -59,10 +59,12 @@ def fit_box(box: Sequence[slice], size: Sequence[int], patch: Sequence[int]) -> 
     return widened[0], widened[1], widened[2]
 
 
-def cut_box(volume: NDArray[np.float32], box: Sequence[slice], patch: Sequence[int]) -> NDArray[np.float32]:
-    """Return what lies in the box, padded on both sides to at least one patch with the volume's lowest value."""
+def cut_box(
+    volume: NDArray[np.float32], box: Sequence[slice], patch: Sequence[int], outside: float
+) -> NDArray[np.float32]:
+    """Return what lies in the box, padded on both sides to at least one patch with the value ``outside``."""
     part = volume[tuple(box)]
-    return np.pad(part, _padding(part.shape, patch), constant_values=volume.min())
+    return np.pad(part, _padding(part.shape, patch), constant_values=outside)
 
 
 def paste_box(part: NDArray[np.float32], box: Sequence[slice], shape: Sequence[int]) -> NDArray[np.float32]:

@@ -55,7 +55,8 @@ def monai(
         x, y, z = case.ct.shape
         part = case.body if box else (slice(0, x), slice(0, y), slice(0, z))
         part = fit_box(part, case.ct.shape, how.patch)
-        images = np.stack([cut_box(volume, part, how.patch) for volume in (case.ct, case.pet)])
+        modalities = ((case.ct, case.ct_outside), (case.pet, case.pet_outside))
+        images = np.stack([cut_box(volume, part, how.patch, outside) for volume, outside in modalities])
         prepared = time.perf_counter()
         windows = _Windows(plain(checkpoint, getattr(torch, precision), device), device, only)
         probability = _average(images, windows, how.patch, how.overlap, flips)
