@@ -68,6 +68,25 @@ def upsample(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True)
 
 
+def upsampled_mean(x: Tensor, factor: int) -> Tensor:
+    """Return the channel means, (B, C), that ``upsample(x, factor)`` would have, without making it.
+
+    The upsampled values are weighted sums of the given ones, so their mean is one too.
+    """
+    along_x, along_y, along_z = (_share_in_upsampled(side, factor, x) for side in x.shape[2:])
+    shares = along_x[:, None, None] * along_y[:, None] * along_z
+    if x.is_cuda:  # shares are too small for float16
+        return (x * shares).sum((2, 3, 4))
+    return shares.flatten().to(x.dtype) @ x.flatten(2).transpose(1, 2)
+
+
+def _share_in_upsampled(side: int, factor: int, like: Tensor) -> Tensor:
+    """Return how much each of ``side`` values in a row counts in the mean of the upsampled row; they sum to 1."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    rows = torch.eye(side, dtype=dtype, device=like.device)[None]
+    return F.interpolate(rows, scale_factor=factor, mode="linear", align_corners=True).mean(dim=2)[0]
+
+
 def conv3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv3d:
     """Return a 3x3x3 convolution with bias that keeps the size at stride 1 and halves it at stride 2."""
     return nn.Conv3d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)

@@ -72,7 +72,7 @@ class Decoder(nn.Module):
         deep = features[-1]
         predictions = [self.heads["5"](deep)]
         for level in DECODER_LEVELS:
-            modalities, deep = features[level - 1], upsample(deep, 2)
+            modalities = features[level - 1]
             if self.weighting:
                 tumour = tumour_probability(upsample(predictions[-1], 2))
                 level_gains = self.weighting[str(level)](modalities, deep, tumour)
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
                     gains.append(level_gains)
                 weighted = apply_gains(level_gains, modalities, deep, tumour)
             else:
-                weighted = torch.cat([modalities, deep], dim=1)
+                weighted = torch.cat([modalities, upsample(deep, 2)], dim=1)
             deep = self.blocks[str(level)](weighted)
             predictions.append(self.heads[str(level)](deep))
         return predictions

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from algorithm.network.blocks import upsample, upsampled_mean
+
 
 class Gains(NamedTuple):
     """Per-channel gains of one TAMW module, each ``(B, channels of [ct, pet, decoder])``."""
@@ -49,12 +51,13 @@ class TargetAwareWeighting(nn.Module):
         modalities : Tensor
             Encoder features ``[ct, pet]``, ``(B, 2 C, H, W, D)``.
         deep : Tensor
-            Upsampled decoder feature of the deeper level, ``(B, C', H, W, D)``.
+            Decoder feature of the deeper level, ``(B, C', H / 2, W / 2, D / 2)``; upsampling is left to
+            :func:`apply_gains`.
         tumour : Tensor
             Upsampled tumour probability of the deeper level, ``(B, 1, H, W, D)``.
         """
         everywhere, inside = _means(modalities, tumour)
-        deep_mean = deep.mean((2, 3, 4))
+        deep_mean = upsampled_mean(deep, 2)
         fore = self.fore(torch.cat([inside, deep_mean], dim=1))
         back = self.back(torch.cat([everywhere - inside, deep_mean], dim=1))
         return Gains(fore, back)
@@ -64,12 +67,14 @@ def apply_gains(gains: Gains, modalities: Tensor, deep: Tensor, tumour: Tensor) 
     """Return ``[ct, pet, decoder]`` reweighted, ``(B, 2 C + C', H, W, D)``; arguments as for the gains.
 
     ``x + g_fore x p - g_back x (1 - p)`` collected is one gain per voxel and channel,
-    ``x ((1 - g_back) + (g_fore + g_back) p)``, and ``f (1 + g_fore - g_back)`` for the decoder.
+    ``x ((1 - g_back) + (g_fore + g_back) p)``, and ``f (1 + g_fore - g_back)`` for the decoder; that one is the
+    same for a whole channel, and is applied before upsampling, on an eighth of the voxels.
     """
     fore, back = (gain[:, :, None, None, None].to(deep.dtype) for gain in gains)
     n = modalities.shape[1]
     modality_gain = torch.addcmul(1 - back[:, :n], fore[:, :n] + back[:, :n], tumour)
-    return torch.cat([modalities * modality_gain, deep * (1 + fore[:, n:] - back[:, n:])], dim=1)
+    weighted_deep = upsample(deep * (1 + fore[:, n:] - back[:, n:]), 2)
+    return torch.cat([modalities * modality_gain, weighted_deep], dim=1)
 
 
 def _means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
