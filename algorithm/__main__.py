@@ -33,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        print(
+            f"Error: permission denied for {error.filename or error}; give this user access to it", file=sys.stderr
+        )
+        return UserError.exit_code
     except KeyboardInterrupt:
-        print("Error: interrupted; nothing was written", file=sys.stderr)
+        print("Error: interrupted; no file was left half written", file=sys.stderr)
         return 130
 
 
@@ -84,7 +89,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     _add(parser, "--device", str, "auto", "auto, cpu, cuda or cuda:N")
     _add(parser, "--precision", str, "auto", "auto, float32, bfloat16 or float16")
-    _add(parser, "--flips", int, None, "exactly this many of the 8 mirrorings (default: as many as fit the time)")
+    _add(
+        parser,
+        "--flips",
+        int,
+        None,
+        "exactly this many of the 8 mirrorings, whatever the time limit (default: as many as fit it)",
+    )
     _add(parser, "--overlap", float, None, "of neighbouring windows, 0 to below 1 (default: the checkpoint's)")
     _add(
         parser,

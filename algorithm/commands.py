@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     edition = Edition.named(args.edition) if args.edition else None
     job = find_job(args.input, args.output, edition)
     say(f"AutoPET {job.edition.value}: CT {job.ct}, PET {job.pet}")
-    _protect(args, (job.ct, job.pet))
+    _protect(args.report, args.picture, job.mask, (job.ct, job.pet))
     limit = job.edition.time_limit_s if args.time_limit is None else args.time_limit
     settings = _settings(args, limit)
     result = segment(job.ct, job.pet, _checkpoints(args.weights), settings, edition=job.edition.value, say=say)
@@ -49,10 +49,11 @@ def predict(args: argparse.Namespace) -> int:
     _check_options(args)
     mask = args.output / MASK_NAME
     check_mask_path(mask, protect=(args.ct, args.pet))
-    _protect(args, (args.ct, args.pet))
+    report, picture = args.report or args.output / REPORT_NAME, args.picture or args.output / PICTURE_NAME
+    _protect(report, picture, mask, (args.ct, args.pet))
     result = segment(args.ct, args.pet, _checkpoints(args.weights), _settings(args, args.time_limit), say=say)
     write_mask(result.mask, result.pair.pet, mask, protect=(args.ct, args.pet))
-    _finish(result, mask, args.report or args.output / REPORT_NAME, args.picture or args.output / PICTURE_NAME)
+    _finish(result, mask, report, picture)
     return 0
 
 
@@ -115,17 +116,25 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--flips must lie between 1 (no mirroring) and {MOST_FLIPS}, got {args.flips}")
     if args.overlap is not None and not 0 <= args.overlap < 1:
         raise UsageError(f"--overlap must be at least 0 and below 1, got {args.overlap:g}")
-    if args.time_limit is not None and args.time_limit <= 0:
+    if args.time_limit is not None and not args.time_limit > 0:
         raise UsageError(f"--time-limit must be a positive number of seconds, got {args.time_limit:g}")
     if args.precision not in ("auto", "float32", "bfloat16", "float16"):
         raise UsageError(f"--precision must be auto, float32, bfloat16 or float16, got {args.precision!r}")
 
 
-def _protect(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
-    """Raise UsageError where the report or the picture would overwrite an input image."""
-    for option, path in (("--report", args.report), ("--picture", args.picture)):
-        if path is not None and path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+def _protect(report: Path | None, picture: Path | None, mask: Path, inputs: Sequence[Path]) -> None:
+    """Raise UsageError where the report or the picture would overwrite an input image or another result."""
+    taken = {mask.resolve()}
+    for option, path in (("--report", report), ("--picture", picture)):
+        if path is None:
+            continue
+        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
             raise UsageError(f"{option} {path} would overwrite an input image; choose another name")
+        if path.resolve() in taken:
+            raise UsageError(f"{option} {path} is the name of another result; choose another name")
+        taken.add(path.resolve())
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture must be named .png, got {picture}")
 
 
 def _settings(args: argparse.Namespace, time_limit_s: float | None) -> Settings:

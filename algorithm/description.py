@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -69,6 +70,12 @@ class Postprocessing:
     minimum_lesion_ml: float = 0.0
     suv_floor: float = 0.0
 
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{entry.name} must be a number of at least 0, got {value!r}")
+
 
 @dataclass(frozen=True)
 class Description:
@@ -116,7 +123,9 @@ class Description:
 
     def __post_init__(self) -> None:
         self.architecture.check_patch(self.patch)
-        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+        if self.spacing is not None and (
+            len(self.spacing) != 3 or not all(0 < step < math.inf for step in self.spacing)
+        ):
             raise ValueError(f"spacing must be three positive numbers in mm (x, y, z), got {self.spacing}")
         if self.orientation is not None and not _names_three_axes(self.orientation):
             raise ValueError(f"orientation must name three patient axes such as LPS, got {self.orientation!r}")

@@ -22,6 +22,7 @@ Box = tuple[slice, slice, slice]
 _BODY_HU = -400.0  # between lung and soft tissue, so that skin closes the outline and lungs are filled
 _BODY_SUV = 0.15  # a limb outside the CT's field of view still shows in the PET
 _BODY_STEP_MM = 8.0  # the outline is found on a grid about this coarse
+_BODY_SHARE = 0.1  # a piece this large beside the largest belongs to the patient: the other leg, an arm
 _SLAB_VOXELS = 2**24  # 64 MiB of float32: what restoring the probability holds at a time
 
 
@@ -206,7 +207,7 @@ def _given(value: float | None) -> float:
 def body_mask(
     pet: NDArray[np.float32], ct: NDArray[np.float32], spacing: tuple[float, ...] = (4.0, 4.0, 4.0)
 ) -> NDArray[np.bool_]:
-    """Find the patient: the largest connected piece of tissue, lungs included, the table left out.
+    """Find the patient: the large connected pieces of tissue, lungs included, a thin table left out.
 
     Parameters
     ----------
@@ -229,7 +230,7 @@ def body_mask(
     labels, count = ndimage.label(opened if opened.any() else tissue)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    body = ndimage.binary_dilation(labels == sizes.argmax(), iterations=2)
+    body = ndimage.binary_dilation((sizes >= _BODY_SHARE * sizes.max())[labels], iterations=2)
     for axial in body:
         ndimage.binary_fill_holes(axial, output=axial)
     fine = body

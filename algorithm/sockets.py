@@ -166,6 +166,8 @@ def _read_sockets(input_dir: Path) -> dict[str, Path] | None:
     content = _read_json(path)
     try:
         described = [value.get("socket") or value["interface"] for value in content]
+        if not all(isinstance(each["slug"], str) for each in described):
+            raise TypeError("a slug must be a string")
         return {
             _ALIASES.get(each["slug"], each["slug"]): input_dir
             / (each.get("relative_path") or f"images/{each['slug']}")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from algorithm.description import Description, read_description
 from algorithm.errors import WeightsError
+from algorithm.files import written_whole
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 
@@ -154,7 +155,7 @@ def import_released(source: Path, description: Description, folder: Path) -> Pat
     _check_kind(source)
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError, AttributeError, TypeError, AssertionError) as error:
         raise WeightsError(
             f"{source} is not a PyTorch checkpoint, or holds Python objects besides tensors, which are not loaded "
             "for safety; save its state_dict alone"
@@ -174,19 +175,13 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float16,
 ) -> Path:
     """Write ``name.safetensors`` and ``name.json`` with its sha256, each whole; return the JSON's path."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     content = safetensors.torch.save(tensors)
     described = dataclasses.replace(description, sha256=hashlib.sha256(content).hexdigest())
-    _write_whole(folder / f"{name}.safetensors", content)
-    _write_whole(folder / f"{name}.json", described.to_json().encode())
+    for suffix, part in ((".safetensors", content), (".json", described.to_json().encode())):
+        with written_whole(folder / f"{name}{suffix}") as temporary:
+            temporary.write_bytes(part)
     return folder / f"{name}.json"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def find_checkpoints(explicit: Path | None = None) -> list[Path]:

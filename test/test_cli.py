@@ -265,6 +265,12 @@ class TestMistakes:
             (("--flips", "0"), "--flips must lie between 1 (no mirroring) and 8, got 0"),
             (("--overlap", "1"), "--overlap must be at least 0 and below 1, got 1"),
             (("--time-limit", "0"), "--time-limit must be a positive number of seconds, got 0"),
+            (("--time-limit", "nan"), "--time-limit must be a positive number of seconds, got nan"),
+            (("--picture", "picture.jpg"), "--picture must be named .png, got picture.jpg"),
+            (
+                ("--report", "a.png", "--picture", "a.png"),
+                "--picture a.png is the name of another result; choose another name",
+            ),
             (("--precision", "int8"), "--precision must be auto, float32, bfloat16 or float16, got 'int8'"),
             (("--edition", "VI"), "the edition must be one of I, II, III, IV, V, got 'VI'"),
         ],
@@ -362,7 +368,7 @@ class TestMistakes:
         monkeypatch.setitem(commands.COMMANDS, "preflight", interrupt)
 
         assert main(["preflight"]) == 130
-        assert capsys.readouterr().err == "Error: interrupted; nothing was written\n"
+        assert capsys.readouterr().err == "Error: interrupted; no file was left half written\n"
 
     def test_a_bug_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(args: object) -> int:

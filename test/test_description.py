@@ -62,6 +62,12 @@ def test_what_is_written_is_read(
         ({"architecture": {"dropout": 1.5}}, "dropout must be at least 0 and below 1, got 1.5"),
         ({"patch": [32, 32, 20]}, "side z of the patch must be a multiple of 16, got 20"),
         ({"spacing": [1.0, -1.0, 1.0]}, "spacing must be three positive numbers"),
+        ({"spacing": [1.0, float("nan"), 1.0]}, "spacing must be three positive numbers"),
+        ({"postprocessing": {"suv_floor": "low"}}, "suv_floor must be a number of at least 0, got 'low'"),
+        (
+            {"postprocessing": {"minimum_lesion_ml": -1}},
+            "minimum_lesion_ml must be a number of at least 0, got -1",
+        ),
         ({"ct": {"kind": "z-score-stored", "low": 0, "high": 1}}, "needs mean and a positive std"),
         ({"ct": {"kind": "clip-scale"}}, "clip-scale needs low and high"),
         ({"ct": {"kind": "clip-scale", "low": 2, "high": 1}}, "low must be below high, got 2 and 1"),

@@ -318,6 +318,17 @@ class TestBodyMask:
 
         assert body_mask(suv, ct, self.spacing)[arm].all()
 
+    def test_both_legs_stay(self) -> None:
+        _, y, x = np.indices((40, 70, 100)) * 4.0
+        legs = [
+            ((y - 140) / 60) ** 2 + ((x - middle) / width) ** 2 < 1 for middle, width in ((100, 60), (300, 40))
+        ]
+        ct = np.where(legs[0] | legs[1], 40, -1000).astype(np.float32)
+
+        body = body_mask(np.zeros_like(ct), ct, self.spacing)
+
+        assert all(body[leg].all() for leg in legs)
+
     @pytest.mark.parametrize("spacing", [(2.04, 2.04, 3.0), (4.07, 4.07, 2.0), (9.0, 9.0, 12.0)])
     def test_any_spacing(self, spacing: tuple[float, float, float]) -> None:
         patient, table, ct = self.patient_and_table()

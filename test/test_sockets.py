@@ -169,7 +169,17 @@ def test_sockets_without_pet(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "3", '["ct"]', '[{"interface": {}}]', '[{"image": {}}]', '[{"socket": 3}]']
+    "content",
+    [
+        "",
+        "{}",
+        "3",
+        '["ct"]',
+        '[{"interface": {}}]',
+        '[{"image": {}}]',
+        '[{"socket": 3}]',
+        '[{"socket": {"slug": 3}}]',
+    ],
 )
 def test_malformed_sockets_file(folders: tuple[Path, Path], content: str) -> None:
     (folders[0] / "inputs.json").write_text(content)

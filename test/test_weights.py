@@ -148,8 +148,9 @@ class TestImport:
             (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
             (b"PK\x03\x04 and no more", "is not a complete PyTorch checkpoint"),
             (b"neither a zip archive nor a pickle", "is not a PyTorch checkpoint"),
+            (b"hello world", "is not a PyTorch checkpoint"),
         ],
-        ids=["empty", "lfs", "html", "cut", "text"],
+        ids=["empty", "lfs", "html", "cut", "text", "other text"],
     )
     def test_other_files(self, content: bytes, message: str, tmp_path: Path) -> None:
         source = tmp_path / "strange.pth"

@@ -89,7 +89,11 @@ class TooSlowError(Exception):
     """
 
     def __init__(self, factor: float) -> None:
-        super().__init__(f"one pass takes {factor:.1f} times the time that is left")
+        super().__init__(
+            f"one pass takes {factor:.1f} times the time that is left"
+            if factor > 1
+            else "no time is left for a pass"
+        )
 
 
 def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
