@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from algorithm.errors import UsageError, UserError
 
@@ -21,6 +23,7 @@ _PREFIX = "H2ASEG_"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _warn_on_stdout
     try:
         parser = _parser()
         if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
@@ -41,6 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Error: interrupted; no file was left half written", file=sys.stderr)
         return 130
+
+
+def _warn_on_stdout(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a library's warning as progress: grand-challenge flags a job for any line on stderr."""
+    print(f"{category.__name__}: {message}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

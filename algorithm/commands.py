@@ -13,6 +13,7 @@ import torch
 from algorithm import __version__
 from algorithm.description import read_description
 from algorithm.errors import OutputError, UsageError
+from algorithm.files import check_writable
 from algorithm.images import check_mask_path, write_mask
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.memory import host_limit_bytes, reuse_freed_memory
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     edition = Edition.named(args.edition) if args.edition else None
     job = find_job(args.input, args.output, edition)
     say(f"AutoPET {job.edition.value}: CT {job.ct}, PET {job.pet}")
-    _protect(args.report, args.picture, job.mask, (job.ct, job.pet))
+    _check_results(args.report, args.picture, job.mask, (job.ct, job.pet))
     limit = job.edition.time_limit_s if args.time_limit is None else args.time_limit
     settings = _settings(args, limit)
     result = segment(job.ct, job.pet, _checkpoints(args.weights), settings, edition=job.edition.value, say=say)
@@ -50,7 +51,7 @@ def predict(args: argparse.Namespace) -> int:
     mask = args.output / MASK_NAME
     check_mask_path(mask, protect=(args.ct, args.pet))
     report, picture = args.report or args.output / REPORT_NAME, args.picture or args.output / PICTURE_NAME
-    _protect(report, picture, mask, (args.ct, args.pet))
+    _check_results(report, picture, mask, (args.ct, args.pet))
     result = segment(args.ct, args.pet, _checkpoints(args.weights), _settings(args, args.time_limit), say=say)
     write_mask(result.mask, result.pair.pet, mask, protect=(args.ct, args.pet))
     _finish(result, mask, report, picture)
@@ -122,8 +123,11 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--precision must be auto, float32, bfloat16 or float16, got {args.precision!r}")
 
 
-def _protect(report: Path | None, picture: Path | None, mask: Path, inputs: Sequence[Path]) -> None:
-    """Raise UsageError where the report or the picture would overwrite an input image or another result."""
+def _check_results(report: Path | None, picture: Path | None, mask: Path, inputs: Sequence[Path]) -> None:
+    """Raise where a result could not be written, or would overwrite an input image or another result."""
+    for result in (mask, report, picture):
+        if result is not None:
+            check_writable(result)
     taken = {mask.resolve()}
     for option, path in (("--report", report), ("--picture", picture)):
         if path is None:

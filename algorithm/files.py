@@ -44,6 +44,17 @@ def written_whole(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def check_writable(path: Path) -> None:
+    """Raise OutputError if a file could not be written there; nothing is made, so that it can be asked early."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot write {path}: {folder} is not a folder that this user may write to; choose another"
+        )
+
+
 def _staging_folder(folder: Path) -> Path:
     """Return the parent of ``folder`` if a file there can be renamed into ``folder``, else ``folder`` itself."""
     parent = folder.resolve().parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _RESERVE_S = 3.0  # writing, and whatever the machine does meanwhile
 _RESERVE_S_PER_VOXEL = 2e-7  # restoring, postprocessing and writing a mask: measured 1e-7 on two cores
 _BYTES_PER_PET_VOXEL = 30  # pair as float32, its decoded original, mask, labels of the postprocessing
 _BYTES_PER_GRID_VOXEL = 28  # resampled pair, normalised pair, probability, weights, body
+_BYTES_PER_FURTHER_MEMBER = 20  # of an ensemble: its own resampled and normalised pair
 _BYTES_PER_WINDOW_VOXEL = 1400  # activations of one float32 window, measured
 _BYTES_OF_PROGRAM = 700 * 2**20  # interpreter, torch and the weights
 
@@ -141,7 +143,10 @@ def segment(
     with watch.stage("read"):
         pair = read_pet_ct(ct, pet)
     notes = ["the CT was resampled onto the PET's grid"] if pair.ct_resampled else []
-    _check_memory(pair.pet, description)
+    if float(sitk.GetArrayViewFromImage(pair.pet).max()) <= 0:
+        notes.append("the PET shows no uptake anywhere; check the file")
+        say(notes[-1])
+    _check_memory(pair.pet, checkpoints)
     prediction, case, coarsened = _predict(pair, checkpoints, predictor, settings, watch)
     with watch.stage("postprocess"):
         mask = _mask(prediction.probability, case, pair.pet, description)
@@ -276,17 +281,18 @@ def _coarsened(description: Description, pet: sitk.Image, factor: float) -> Desc
     return dataclasses.replace(description, spacing=(x * factor, y * factor, z * factor))
 
 
-def _check_memory(pet: sitk.Image, description: Description) -> None:
+def _check_memory(pet: sitk.Image, checkpoints: Sequence[Checkpoint]) -> None:
     """Raise ResourceError for a case that the host's memory cannot hold, before the system kills it."""
     limit = host_limit_bytes()
     voxels = pet.GetNumberOfPixels()
-    ratio = 1.0
-    if description.spacing is not None:
-        ratio = float(np.prod(pet.GetSpacing()) / np.prod(description.spacing))
+    spacing = checkpoints[0].description.spacing or pet.GetSpacing()
+    grid_voxels = voxels * float(np.prod(pet.GetSpacing()) / np.prod(spacing))
+    largest_window = max(math.prod(each.description.patch) for each in checkpoints)
     need = (
         _BYTES_OF_PROGRAM
-        + _BYTES_PER_WINDOW_VOXEL * int(np.prod(description.patch))
-        + voxels * (_BYTES_PER_PET_VOXEL + _BYTES_PER_GRID_VOXEL * ratio)
+        + _BYTES_PER_WINDOW_VOXEL * largest_window
+        + _BYTES_PER_PET_VOXEL * voxels
+        + (_BYTES_PER_GRID_VOXEL + _BYTES_PER_FURTHER_MEMBER * (len(checkpoints) - 1)) * grid_voxels
     )
     if limit is not None and need > limit:
         raise ResourceError(
