@@ -50,6 +50,21 @@ def test_crop_centres_lie_in_and_outside_the_lesion(tmp_path):
     assert (ct[tuple(case.background_points().T)] > -500).mean() > 1.2 * (ct > -500).mean()
 
 
+def test_half_of_the_background_centres_are_hot_healthy_tissue():
+    pet = np.full((10, 20, 20), 0.5, np.float32)
+    pet[2:4, 2:4, 2:4] = 9  # a healthy organ: 8 of 4000 voxels
+    pet[7:9, 7:9, 7:9] = 9  # a lesion
+    seg = np.zeros(pet.shape, np.uint8)
+    seg[7:9, 7:9, 7:9] = 1
+
+    tumour, background = cache_module._crop_centres(seg, pet, np.ones(pet.shape, bool), "seed")
+
+    assert {tuple(point) for point in tumour} == {tuple(point[::-1]) for point in np.argwhere(seg)}
+    x, y, z = background.T
+    assert (seg[z, y, x] == 0).all()
+    assert 0.49 < (pet[z, y, x] > 2).mean() < 0.52
+
+
 def test_small_lesions_have_their_share_of_the_centres(tmp_path):
     root = write_tree(tmp_path / "data", "a")
 

@@ -27,14 +27,18 @@ from algorithm.postprocessing import lesions
 from algorithm.preprocessing import body_mask, resample
 from training.datasets import Case, Skipped, read_study, reason
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
 
 POINTS_PER_LESION = 500
 """Crop centres kept per lesion: beyond this size every lesion is equally likely to be trained on."""
 
 BACKGROUND_POINTS = 20_000
-"""Crop centres kept in the body outside the lesions."""
+"""Crop centres kept in the body outside the lesions: half of them anywhere, half where healthy uptake is high."""
+
+HIGH_UPTAKE_SUV = 2.0
+"""Above this, healthy tissue is easily taken for tumour: brain, heart, kidneys, bladder. It is little of the body,
+so crops drawn evenly would seldom show it."""
 
 Spacing = tuple[float, float, float]
 
@@ -192,7 +196,7 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     # Interpolating the indicator and cutting at one half keeps the contour's volume; nearest neighbour frays it.
     seg = (_array(resample(sitk.Cast(study.seg, sitk.sitkFloat32), spacing)) >= 0.5).astype(np.uint8)
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    tumour_points, background_points = _crop_centres(seg, body_mask(pet, ct, spacing), entry.name)
+    tumour_points, background_points = _crop_centres(seg, pet, body_mask(pet, ct, spacing), entry.name)
     volumes: dict[str, NDArray[np.generic]] = {
         "ct": np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16),
         "pet": pet.astype(np.float32),
@@ -223,7 +227,7 @@ def _array(image: sitk.Image) -> NDArray[np.float32]:
 
 
 def _crop_centres(
-    seg: NDArray[np.uint8], body: NDArray[np.bool_], seed: str
+    seg: NDArray[np.uint8], pet: NDArray[np.float32], body: NDArray[np.bool_], seed: str
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Draw crop centres (x, y, z) inside and outside the lesions of arrays in z, y, x."""
     rng = np.random.default_rng(np.frombuffer(hashlib.sha256(seed.encode()).digest(), dtype=np.uint32))
@@ -234,9 +238,9 @@ def _crop_centres(
     order = np.argsort(lesion, kind="stable")
     starts = np.searchsorted(lesion[order], lesion[order])
     kept = inside[order[np.arange(len(order)) - starts < POINTS_PER_LESION]]
-    outside = np.flatnonzero(body & (seg == 0))
-    if outside.size == 0:
-        outside = np.flatnonzero(seg == 0)
-    chosen = rng.choice(outside, size=min(BACKGROUND_POINTS, outside.size), replace=False)
-    background = np.stack(np.unravel_index(chosen, seg.shape), axis=1)
+    healthy = seg == 0
+    anywhere = np.flatnonzero(body & healthy if (body & healthy).any() else healthy)
+    hot = np.flatnonzero(body & healthy & (pet > HIGH_UPTAKE_SUV))
+    drawn = [rng.choice(places, BACKGROUND_POINTS // 2) for places in (anywhere, hot) if places.size]
+    background = np.stack(np.unravel_index(np.concatenate(drawn), seg.shape), axis=1)
     return kept[:, ::-1].astype(np.int32), background[:, ::-1].astype(np.int32)
