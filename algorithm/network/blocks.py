@@ -20,15 +20,31 @@ _VECTOR_CHANNELS = 16
 def instance_norm(x: Tensor) -> Tensor:
     """Normalise each channel of each sample to mean 0 and variance 1; no affine parameters.
 
-    For a single sample this is batch normalisation with batch statistics, whose channels-last kernel is
-    about eight times as fast on CPUs as torch's own instance normalisation.
+    For a single sample this is batch normalisation with batch statistics, whose channels-last kernel is about
+    eight times as fast on CPUs as that of torch's own instance normalisation.
     """
-    if x.is_cuda or x.shape[1] < _VECTOR_CHANNELS:
+    channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
+    if x.is_cuda or x.shape[1] < _VECTOR_CHANNELS or not channels_last:
         return F.instance_norm(x, eps=EPSILON)
+    if x.dtype == torch.float32 and not torch.is_grad_enabled():
+        return _precise_norm(x)
     if x.shape[0] == 1:
         return F.batch_norm(x, None, None, training=True, eps=EPSILON)
     samples = torch.split(x, 1)
     return torch.cat([F.batch_norm(sample, None, None, training=True, eps=EPSILON) for sample in samples])
+
+
+def _precise_norm(x: Tensor) -> Tensor:
+    """Normalise with means that are summed pairwise.
+
+    The kernel that sums in one go loses 1e-5 of the scale over a million float32 voxels, which bfloat16 does not
+    notice; the network as a whole would be 1e-4 off.
+    """
+    means = x.mean((2, 3, 4))
+    variances = x.square().mean((2, 3, 4)) - means.square()
+    samples = zip(torch.split(x, 1), means, variances, strict=True)
+    normalised = [F.batch_norm(sample, mean, variance, eps=EPSILON) for sample, mean, variance in samples]
+    return normalised[0] if len(normalised) == 1 else torch.cat(normalised)
 
 
 class PReLU(nn.PReLU):
