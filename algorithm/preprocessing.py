@@ -57,8 +57,6 @@ def prepare(pair: PetCt, description: Description) -> Prepared:
     pet = sitk.GetArrayFromImage(grid)
     ct = sitk.GetArrayFromImage(ct_image)
     body = body_mask(pet, ct, grid.GetSpacing())
-    x, y, z = (np.flatnonzero(body.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2)))
-    box = tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in (x, y, z))
     ct = normalise(ct, description.ct, body)
     pet = normalise(pet, description.pet, body)
     return Prepared(
@@ -67,7 +65,7 @@ def prepare(pair: PetCt, description: Description) -> Prepared:
         ct_outside=value_outside(AIR_HU, description.ct, ct),
         pet_outside=value_outside(0.0, description.pet, pet),
         grid=grid,
-        body=(box[0], box[1], box[2]),
+        body=bounding_box(body.transpose(2, 1, 0)),
     )
 
 
@@ -202,6 +200,15 @@ def value_outside(value: float, how: Normalisation, volume: NDArray[np.float32])
 def _given(value: float | None) -> float:
     assert value is not None, "Normalisation checks this"
     return value
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Box:
+    """Return the smallest box that holds a 3-D mask, in the order of its axes; one corner voxel if it is empty."""
+    box = []
+    for axes in ((1, 2), (0, 2), (0, 1)):
+        occupied = np.flatnonzero(mask.any(axis=axes))
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 1))
+    return box[0], box[1], box[2]
 
 
 def body_mask(

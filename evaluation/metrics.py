@@ -16,6 +16,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from algorithm.postprocessing import lesions
+from algorithm.preprocessing import bounding_box
 from evaluation.editions import Rules
 
 LESION_IOU = 0.1
@@ -188,12 +189,8 @@ def crop_to_union(truth: NDArray[np.generic], prediction: NDArray[np.generic]) -
     """Return both masks as bool inside the bounding box of their union (one corner voxel if both are empty)."""
     true_mask: Mask = truth.astype(bool, copy=False)
     predicted_mask: Mask = prediction.astype(bool, copy=False)
-    union = true_mask | predicted_mask
-    box = []
-    for axes in ((1, 2), (0, 2), (0, 1)):
-        occupied = np.flatnonzero(union.any(axis=axes))
-        box.append(slice(occupied[0], occupied[-1] + 1) if occupied.size else slice(0, 1))
-    return true_mask[tuple(box)], predicted_mask[tuple(box)]
+    box = bounding_box(true_mask | predicted_mask)
+    return true_mask[box], predicted_mask[box]
 
 
 def count_overlaps(truth: Mask, prediction: Mask) -> Overlaps:

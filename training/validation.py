@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from algorithm.description import Description
 from algorithm.images import AIR_HU
@@ -14,7 +13,7 @@ from algorithm.inference.budget import Budget
 from algorithm.inference.predictor import Member, Predictor, choose_dtype
 from algorithm.inference.windows import cut_box, fit_box, paste_box
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.preprocessing import body_mask, normalise, value_outside
+from algorithm.preprocessing import body_mask, bounding_box, normalise, value_outside
 from evaluation.editions import RULES
 from evaluation.metrics import Scores, measure
 from training.cache import CachedCase
@@ -53,7 +52,8 @@ def validate(
 
 def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description: Description) -> Scores:
     ct, pet = np.array(case.ct(), np.float32), np.array(case.pet(), np.float32)
-    box = fit_box(_body_box(ct, pet, case.spacing), case.size, description.patch)
+    body = body_mask(pet.transpose(2, 1, 0), ct.transpose(2, 1, 0), case.spacing).transpose(2, 1, 0)
+    box = fit_box(bounding_box(body), case.size, description.patch)
     ct, pet = normalise(ct, description.ct, None), normalise(pet, description.pet, None)
     member = Member(
         network,
@@ -65,11 +65,3 @@ def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description:
     probability = predictor.predict([member], Budget()).probability
     mask = paste_box(probability, box, case.size) > description.threshold
     return measure(case.seg().transpose(2, 1, 0), mask.transpose(2, 1, 0), case.spacing, _PAPER)
-
-
-def _body_box(
-    ct: NDArray[np.float32], pet: NDArray[np.float32], spacing: tuple[float, float, float]
-) -> tuple[slice, ...]:
-    body = body_mask(pet.transpose(2, 1, 0), ct.transpose(2, 1, 0), spacing).transpose(2, 1, 0)
-    occupied = (np.flatnonzero(body.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
-    return tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in occupied)
