@@ -13,6 +13,7 @@ from algorithm.errors import InstallationError, UserError
 COMMANDS = {
     "score": ("evaluation.score", "score masks against the truth by an edition's rules"),
     "compare": ("evaluation.tables", "compare several folders of masks: means, tests, confidence intervals"),
+    "lesions": ("evaluation.lesions", "lesions found by size, false positives by organ"),
     "container": ("evaluation.container", "run as a grand-challenge evaluation container"),
     "emphasis": ("evaluation.emphasis", "report how strongly the network weights PET and CT"),
     "pictures": ("evaluation.pictures", "draw error maps"),

@@ -243,13 +243,15 @@ def test_a_map_with_other_labels_is_refused(organ_map: sitk.Image) -> None:
 def test_written_cases_have_autopets_layout(bodies: list[SyntheticBody], tmp_path: Path) -> None:
     folder = tmp_path / "patient" / "study"
     write_case(bodies[0], folder, anatomy="a")
-    assert sorted(p.name for p in folder.iterdir()) == ["CTres.nii.gz", "SEG.nii.gz", "SUV.nii.gz", "lesions.json"]
+    names = ["CTres.nii.gz", "SEG.nii.gz", "SUV.nii.gz", "lesions.json", "organs.nii.gz"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     assert [p.name for p in folder.parent.iterdir()] == ["study"], "nothing half-written stays"
     record = json.loads((folder / "lesions.json").read_text())
     assert record["synthetic"] is True
     assert record["anatomy"] == "a"
     assert len(record["lesions"]) == len(bodies[0].lesions)
-    for name, image in (("CTres", bodies[0].ct), ("SUV", bodies[0].suv), ("SEG", bodies[0].seg)):
+    body = bodies[0]
+    for name, image in (("CTres", body.ct), ("SUV", body.suv), ("SEG", body.seg), ("organs", body.organs)):
         written = sitk.ReadImage(str(folder / f"{name}.nii.gz"))
         np.testing.assert_array_equal(array(written), array(image))
         np.testing.assert_allclose(written.GetOrigin(), image.GetOrigin(), atol=1e-3)

@@ -96,6 +96,14 @@ def assert_identical(one, other) -> None:
         assert one == other
 
 
+@pytest.fixture(scope="module")
+def trained(tree, cache_folder, tmp_path_factory) -> Path:
+    """Return a checkpoint after five steps."""
+    out = tmp_path_factory.mktemp("trained")
+    assert main(options(tree, cache_folder, out, "--steps", "5", "--split", "all", "--seed", "4")) == 0
+    return out / "last.json"
+
+
 # Sampling
 
 
@@ -338,6 +346,45 @@ def test_other_options_do_not_resume(tree, cache_folder, tmp_path, capsys):
     assert main(options(tree, cache_folder, tmp_path, "--steps", "2", "--seed", "5")) == 2
 
     assert "holds a run with other values of seed, steps; repeat its options" in capsys.readouterr().err
+
+
+def test_training_starts_from_a_checkpoint(tree, cache_folder, tmp_path, trained):
+    more = ["--init", str(trained), "--steps", "1", "--split", "all", "--ema-decay", "0"]
+    tiny_step = ["--learning-rate", "1e-9", "--weight-decay", "0"]
+    same = [f"--{what}-normalisation={norm}" for what, norm in normalisations(trained).items()]
+    assert main(options(tree, cache_folder, tmp_path / "a", *more, *tiny_step)) == 0
+    assert main(options(tree, cache_folder, tmp_path / "b", *more, *tiny_step, *same)) == 0
+
+    before, after = load_checkpoint(trained), load_checkpoint(tmp_path / "a" / "last.json")
+    for name, value in before.state.items():
+        torch.testing.assert_close(after.state[name], value, atol=1e-3, rtol=1e-3)
+    assert after.description.ct == before.description.ct
+    assert after.description.provenance["initial"]["sha256"] == before.description.sha256
+    assert_identical(after.state, load_checkpoint(tmp_path / "b" / "last.json").state)
+
+
+def normalisations(checkpoint: Path) -> dict[str, str]:
+    """Return a checkpoint's normalisations as the command line takes them."""
+    stored = json.loads(checkpoint.read_text())
+    numbers = ("low", "high", "mean", "std")
+    return {
+        what: ":".join([stored[what]["kind"], *(f"{stored[what][number]:.17f}" for number in numbers)])
+        for what in ("ct", "pet")
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (["--spacing", "4", "4", "4"], "spacing"),
+        (["--without", "tamw"], "architecture"),
+        (["--pet-normalisation", "clip-scale:0:5"], "pet"),
+    ],
+)
+def test_another_kind_of_network_is_no_start(tree, cache_folder, tmp_path, capsys, trained, more, name):
+    arguments = options(tree, cache_folder, tmp_path, "--init", str(trained), "--split", "all", *more)
+    assert main(arguments) == 2
+    assert f"was trained with the {name}" in capsys.readouterr().err
 
 
 def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):

@@ -12,9 +12,11 @@ from typing import get_args
 
 import torch
 
+from algorithm.description import Normalisation
 from algorithm.errors import UsageError
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.network.architecture import Architecture
+from algorithm.weights import load_checkpoint
 from training.augmentation import Augmentation
 from training.datasets import Layout
 from training.loop import Plan, Run, Trainer
@@ -68,6 +70,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--without", choices=("mcsa", "tamw"), action="append", default=[], help="leave a module out; repeatable")
     add("--ct-normalisation", metavar="HOW", help="clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD")
     add("--pet-normalisation", metavar="HOW", help="the same (default of both: measured in the training tumours)")
+    add("--init", type=Path, metavar="FILE", help="start from the parameters of this checkpoint (its .json)")
     add("--overlap", type=float, default=0.5, metavar="SHARE", help="of windows at inference (%(default)s)")
 
     add = parser.add_argument_group("optimisation").add_argument
@@ -84,6 +87,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, metavar="LR", help="(adamw: 0.001, released: 0.0001)")
     add("--weight-decay", type=float, default=standard.weight_decay, metavar="W", help="(%(default)s)")
     add("--warm-up", type=int, default=standard.warm_up, metavar="STEPS", help="of adamw (%(default)s)")
+    add(
+        "--dice-smoothing",
+        type=float,
+        default=standard.dice_smoothing,
+        metavar="VOXELS",
+        help="in the loss, so that crops without tumour count (%(default)s)",
+    )
     add(
         "--clip-norm",
         type=float,
@@ -175,18 +185,21 @@ def fit(
     say(f"{len(training_cases)} training, {len(validation_cases)} validation cases; split in {out / 'split.json'}")
     if processes.is_first:
         write_split(split, out / "split.json")
+    initial = load_checkpoint(args.init) if args.init else None
     description = describe(
         name,
         _architecture(args),
         tuple(args.patch),
         tuple(args.spacing),
         training_cases,
-        ct=parse_normalisation(args.ct_normalisation) if args.ct_normalisation else None,
-        pet=parse_normalisation(args.pet_normalisation) if args.pet_normalisation else None,
+        ct=_normalisation(args.ct_normalisation, initial.description.ct if initial else None),
+        pet=_normalisation(args.pet_normalisation, initial.description.pet if initial else None),
         overlap=args.overlap,
         provenance={"data": material.names(split.train), "settings": dataclasses.asdict(settings)},
     )
-    trainer = Trainer(description, settings, material.sources(split.train), validation_cases, device, processes)
+    trainer = Trainer(
+        description, settings, material.sources(split.train), validation_cases, device, processes, initial
+    )
     return trainer.fit(plan, say)
 
 
@@ -208,6 +221,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             learning_rate=rate,
             weight_decay=args.weight_decay,
             warm_up=args.warm_up,
+            dice_smoothing=args.dice_smoothing,
             clip_norm=args.clip_norm,
             ema_decay=args.ema_decay,
             seed=args.seed,
@@ -235,6 +249,10 @@ def _architecture(args: argparse.Namespace) -> Architecture:
         tamw="tamw" not in args.without,
         dropout=args.dropout,
     )
+
+
+def _normalisation(given: str | None, initial: Normalisation | None) -> Normalisation | None:
+    return parse_normalisation(given) if given else initial
 
 
 def _plan(args: argparse.Namespace, out: Path, device: torch.device) -> Plan:

@@ -23,7 +23,7 @@ from algorithm.errors import DeviceError, UsageError
 from algorithm.files import written_whole
 from algorithm.network.architecture import STRIDE
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import save_checkpoint
+from algorithm.weights import Checkpoint, save_checkpoint
 from evaluation.metrics import Scores
 from training.cache import CachedCase
 from training.losses import DeepSupervisionLoss
@@ -102,6 +102,13 @@ class Trainer:
     device : torch.device
     processes : Processes
         Of which this is one.
+    initial : Checkpoint, optional
+        Start from its parameters rather than from random ones.
+
+    Raises
+    ------
+    UsageError
+        The initial checkpoint is of another architecture, grid or normalisation.
     """
 
     def __init__(
@@ -112,7 +119,10 @@ class Trainer:
         validation: Sequence[CachedCase],
         device: torch.device,
         processes: Processes | None = None,
+        initial: Checkpoint | None = None,
     ) -> None:
+        if initial is not None:
+            description = _continue(initial, description)
         self.description = description
         self.settings = settings
         self.validation = tuple(validation)
@@ -123,10 +133,12 @@ class Trainer:
         self.dtype = autocast_dtype(settings.precision, device, description.patch)
         torch.manual_seed(settings.seed)
         self.network = H2ASeg(description.architecture).to(device)
+        if initial is not None:
+            self.network.load_state_dict(initial.state)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self.model = self.processes.wrap(self.network)
-        self.criterion = DeepSupervisionLoss()
+        self.criterion = DeepSupervisionLoss(smoothing=settings.dice_smoothing)
         self.optimiser = _optimiser(self.network, settings)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.progress = Progress()
@@ -341,6 +353,21 @@ def autocast_dtype(precision: Precision, device: torch.device, patch: tuple[int,
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
+def _continue(initial: Checkpoint, description: Description) -> Description:
+    """Check that training can go on from a checkpoint, and record it in the provenance."""
+    for name in ("architecture", "spacing", "orientation", "ct", "pet"):
+        theirs, ours = getattr(initial.description, name), getattr(description, name)
+        if name == "architecture":
+            theirs = dataclasses.replace(theirs, dropout=ours.dropout)
+        if theirs != ours:
+            raise UsageError(
+                f"the network in {initial.path} was trained with the {name} {theirs}, but this run has {ours}; "
+                "give the checkpoint's own values"
+            )
+    start = {"name": initial.description.name, "sha256": initial.description.sha256}
+    return dataclasses.replace(description, provenance={**description.provenance, "initial": start})
+
+
 def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
@@ -355,6 +382,7 @@ def _recipe(description: Description, settings: Settings, sources: Sequence[Sour
     learned = ("architecture", "patch", "spacing", "ct", "pet")
     parts = {key: value for key, value in dataclasses.asdict(description).items() if key in learned}
     parts |= dataclasses.asdict(settings)
+    parts["initial checkpoint"] = description.provenance.get("initial")
     parts["training cases"] = [[source.share, [case.folder.name for case in source.cases]] for source in sources]
     return {key: json.dumps(value, sort_keys=True) for key, value in parts.items()}
 

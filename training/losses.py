@@ -11,6 +11,11 @@ from torch import Tensor, nn
 HEAD_WEIGHTS = (5.0, 4.0, 3.0, 2.0, 1.0)
 """Weights of the five heads, finest first (released training code)."""
 
+SMOOTHING = 100.0
+"""Voxels added above and below in the Dice. With next to none (1e-5 is usual) a crop without tumour costs 1
+whatever is called there, so that the cross-entropy alone would teach the network, a hundred times more weakly,
+that most windows of a whole body hold no tumour."""
+
 
 class DeepSupervisionLoss(nn.Module):
     """Weighted sum over the heads of cross-entropy plus soft Dice (softmax, background included).
@@ -22,12 +27,16 @@ class DeepSupervisionLoss(nn.Module):
     ----------
     weights : sequence of float
         One per head, finest first.
+    smoothing : float
+        Voxels added to the numerator and the denominator of the Dice.
     """
 
-    def __init__(self, weights: Sequence[float] = HEAD_WEIGHTS) -> None:
+    def __init__(self, weights: Sequence[float] = HEAD_WEIGHTS, smoothing: float = SMOOTHING) -> None:
         super().__init__()
         self.weights = tuple(weights)
-        self.criterion = DiceCELoss(include_background=True, to_onehot_y=True, softmax=True)
+        self.criterion = DiceCELoss(
+            include_background=True, to_onehot_y=True, softmax=True, smooth_nr=smoothing, smooth_dr=smoothing
+        )
 
     def forward(self, logits: Sequence[Tensor], truth: Tensor) -> Tensor:
         """Return the loss as a float32 scalar.

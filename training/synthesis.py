@@ -253,7 +253,7 @@ def _records(
 
 
 def write_case(body: SyntheticBody, folder: Path, **notes: str | int) -> None:
-    """Write ``CTres.nii.gz``, ``SUV.nii.gz``, ``SEG.nii.gz`` (AutoPET's names) and ``lesions.json``.
+    """Write ``CTres``, ``SUV``, ``SEG`` (AutoPET's names) and ``organs``, all ``.nii.gz``, and ``lesions.json``.
 
     The folder appears whole or not at all.
 
@@ -269,7 +269,7 @@ def write_case(body: SyntheticBody, folder: Path, **notes: str | int) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    for name, image in (("CTres", body.ct), ("SUV", body.suv), ("SEG", body.seg)):
+    for name, image in (("CTres", body.ct), ("SUV", body.suv), ("SEG", body.seg), ("organs", body.organs)):
         sitk.WriteImage(image, str(partial / f"{name}.nii.gz"), useCompression=True, compressionLevel=2)
     record = {"synthetic": True, **notes, "lesions": [asdict(lesion) for lesion in body.lesions]}
     (partial / "lesions.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -59,6 +59,8 @@ class BidirectionalAttention(nn.Module):
         return F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not query.is_cuda:  # the fused kernel's backward pass is slow on CPUs
+            return torch.softmax((self.scale * query) @ key.transpose(1, 2), dim=-1).to(value.dtype) @ value
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
         return F.scaled_dot_product_attention(query, key, value, scale=self.scale).squeeze(1)
 
