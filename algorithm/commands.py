@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     _check_results(args.report, args.picture, job.mask, (job.ct, job.pet))
     limit = job.edition.time_limit_s if args.time_limit is None else args.time_limit
     settings = _settings(args, limit)
-    result = segment(job.ct, job.pet, _checkpoints(args.weights), settings, edition=job.edition.value, say=say)
+    checkpoints, named = _checkpoints(args.weights), job.edition.value
+    result = segment(job.ct, job.pet, checkpoints, settings, edition=named, say=say, bar=True)
     write_mask(result.mask, result.pair.pet, job.mask, protect=(job.ct, job.pet))
     for path, value in job.extras.items():
         write_json(path, value)
@@ -52,7 +53,8 @@ def predict(args: argparse.Namespace) -> int:
     check_mask_path(mask, protect=(args.ct, args.pet))
     report, picture = args.report or args.output / REPORT_NAME, args.picture or args.output / PICTURE_NAME
     _check_results(report, picture, mask, (args.ct, args.pet))
-    result = segment(args.ct, args.pet, _checkpoints(args.weights), _settings(args, args.time_limit), say=say)
+    settings = _settings(args, args.time_limit)
+    result = segment(args.ct, args.pet, _checkpoints(args.weights), settings, say=say, bar=True)
     write_mask(result.mask, result.pair.pet, mask, protect=(args.ct, args.pet))
     _finish(result, mask, report, picture)
     return 0

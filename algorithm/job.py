@@ -115,6 +115,7 @@ def segment(
     *,
     edition: str | None = None,
     say: Say = print,
+    bar: bool = False,
 ) -> Result:
     """Segment the tumours of one PET/CT pair.
 
@@ -129,6 +130,8 @@ def segment(
         For the report.
     say : callable
         Takes one line of progress.
+    bar : bool
+        Show a progress bar on stdout while a CPU works.
 
     Raises
     ------
@@ -138,7 +141,7 @@ def segment(
     settings = settings or Settings()
     description = _common_description(checkpoints)
     device = choose_device(settings.device, require_gpu=settings.require_gpu)
-    predictor = Predictor(device, choose_dtype(settings.precision, device), settings.flips, say)
+    predictor = Predictor(device, choose_dtype(settings.precision, device), settings.flips, say, bar=bar)
     watch = Stopwatch()
     with watch.stage("read"):
         pair = read_pet_ct(ct, pet)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,17 @@ class TestPredict:
         np.testing.assert_allclose(image.GetDirection(), grid.GetDirection(), atol=1e-6)
         report = json.loads((out / "report.json").read_text())
         assert (report["edition"], report["ct"], report["pet"]) == (None, str(CT), str(PET))
+
+    def test_a_cpu_says_how_long_it_will_take_and_shows_a_bar(
+        self, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["predict", str(CT), str(PET), str(tmp_path), "--weights", str(checkpoint), *QUICK]) == 0
+
+        streams = capsys.readouterr()
+        windows = json.loads((tmp_path / "report.json").read_text())["windows"]
+        assert re.search(r"one pass will take about \d+ s on cpu", streams.out)
+        assert f"pass 1:   0%|          | 0/{windows} " in streams.out
+        assert streams.err == ""
 
     def test_report_and_picture_elsewhere(self, tmp_path: Path, checkpoint: Path) -> None:
         elsewhere = ["--report", str(tmp_path / "r.json"), "--picture", str(tmp_path / "p.png")]

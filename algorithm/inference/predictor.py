@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from algorithm.errors import DeviceError, ResourceError
 from algorithm.inference.augmentation import Flip, flip_order
@@ -29,6 +32,7 @@ Say = Callable[[str], None]
 _COARSER_OVERLAPS = (0.25, 0.0)  # tried in this order when one pass does not fit the budget
 _SAFETY = 1.1  # a further pass may take this much longer than the slowest one so far
 _TELLING_WINDOWS = 4  # after so many, their mean time tells how long the pass will take
+_BAR_S, _BAR_IN_LOG_S = 0.2, 10.0  # between two states of the progress bar
 _LARGEST_BATCH = 8  # windows at a time on a GPU; a CPU is fastest with one
 
 
@@ -144,14 +148,19 @@ class Predictor:
         None: as many of the eight as the budget allows.
     say : callable
         Takes one line of progress.
+    bar : bool
+        Show a progress bar on stdout while a CPU works on a pass.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, flips: int | None, say: Say) -> None:
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, flips: int | None, say: Say, *, bar: bool = False
+    ) -> None:
         self.device = device
         self.dtype = dtype
         self.flips = flip_order() if flips is None else flip_order(flips)
         self.fixed = flips is not None
         self.say = say
+        self.bar = bar and device.type == "cpu"
         self.batch = _LARGEST_BATCH if device.type == "cuda" else 1
         self.store = device
         self.notes: list[str] = []
@@ -201,8 +210,9 @@ class Predictor:
                 break
             began = time.monotonic()
             try:
-                self._pass(member, plan, flip, total, weight, budget)
-                self._synchronise()
+                with self._progress(f"pass {done + 1}", len(plan)) as bar:
+                    self._pass(member, plan, flip, total, weight, budget, bar)
+                    self._synchronise()
             except (torch.OutOfMemoryError, TooSlowError) as error:
                 if done < len(members):
                     raise
@@ -228,7 +238,14 @@ class Predictor:
 
     @torch.inference_mode()
     def _pass(
-        self, member: Member, plan: Sequence[Start], flip: Flip, total: Tensor, weight: Tensor, budget: Budget
+        self,
+        member: Member,
+        plan: Sequence[Start],
+        flip: Flip,
+        total: Tensor,
+        weight: Tensor,
+        budget: Budget,
+        bar: tqdm[NoReturn],
     ) -> None:
         """Add one pass over all windows to the sum and the weights; TooSlowError when it will not end in time."""
         began = time.monotonic()
@@ -240,6 +257,7 @@ class Predictor:
                 here = _window(start, member.patch)
                 total[here].addcmul_(window, importance)
                 weight[here] += importance
+            bar.update(len(starts))
             done = first + len(starts)
             if done >= _TELLING_WINDOWS:
                 seconds_to_go = (time.monotonic() - began) / done * (len(plan) - done)
@@ -258,6 +276,19 @@ class Predictor:
         # Kept on the device until the end; an infinite logit would pass unseen as a probability of 0 or 1.
         self.finite = torch.isfinite(logits).all() & self.finite
         return tumour_probability(logits).flip(axes)[:, 0]
+
+    def _progress(self, what: str, windows: int) -> tqdm[NoReturn]:
+        """Return a bar that counts windows; seldom redrawn where it goes into a log."""
+        interval = _BAR_S if sys.stdout.isatty() else _BAR_IN_LOG_S
+        return tqdm(
+            desc=what,
+            total=windows,
+            unit="window",
+            file=sys.stdout,
+            mininterval=interval,
+            leave=False,
+            disable=not self.bar,
+        )
 
     def _to_device(self, x: Tensor) -> Tensor:
         if self.device.type == "cuda":
