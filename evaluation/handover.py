@@ -179,7 +179,9 @@ def main(args: argparse.Namespace) -> int:
         edition=args.edition,
         image=image_digest(args.image) if args.image else None,
     )
-    print(f"wrote {args.out} with {len(manifest.cases)} masks; manifest sha256 {file_sha256(args.out / MANIFEST)}")
+    count = len(manifest.cases)
+    masks = "one mask" if count == 1 else f"{count} masks"
+    print(f"wrote {args.out} with {masks}; manifest sha256 {file_sha256(args.out / MANIFEST)}")
     return 0
 
 

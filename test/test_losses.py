@@ -4,20 +4,12 @@ import math
 
 import pytest
 import torch
+from monai.losses import DiceCELoss
 
-from training.losses import HEAD_WEIGHTS, SMOOTHING, DeepSupervisionLoss
+from training.losses import HEAD_WEIGHTS, DeepSupervisionLoss
+from training.parallel import Processes
 
 SIZE = (2, 1, 6, 5, 4)
-
-
-def plain_loss(logits: torch.Tensor, truth: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Cross-entropy plus soft Dice by their definitions, in float64."""
-    probability = torch.softmax(logits.double(), dim=1)
-    wanted = torch.cat([1 - truth, truth], dim=1).double()
-    cross_entropy = -(wanted * torch.log(probability)).sum(1).mean()
-    shared = (probability * wanted).sum((2, 3, 4))
-    dice = (2 * shared + smoothing) / (probability.sum((2, 3, 4)) + wanted.sum((2, 3, 4)) + smoothing)
-    return cross_entropy + (1 - dice).mean()
 
 
 def heads(seed: int) -> tuple[torch.Tensor, ...]:
@@ -29,38 +21,73 @@ def truth(seed: int) -> torch.Tensor:
     return (torch.rand(SIZE, generator=torch.Generator().manual_seed(seed)) > 0.7).to(torch.uint8)
 
 
-@pytest.mark.parametrize("smoothing", [1e-5, SMOOTHING])
-def test_the_heads_count_5_4_3_2_1(smoothing: float):
+class OneOfTwo(Processes):
+    """A process whose neighbour's share of every sum is known."""
+
+    def __init__(self, others: torch.Tensor) -> None:
+        super().__init__(rank=0, count=2)
+        object.__setattr__(self, "others", others)
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        return value + self.others
+
+
+class Listening(Processes):
+    """A single process that remembers what it was asked to add up."""
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        object.__setattr__(self, "heard", value)
+        return value
+
+
+def test_it_is_monais_with_the_dice_of_the_whole_batch_and_heads_that_count_5_4_3_2_1():
     logits, wanted = heads(0), truth(0)
-    each = zip((5, 4, 3, 2, 1), logits, strict=True)
-    expected = sum(weight * plain_loss(head, wanted, smoothing) for weight, head in each)
+    plain = DiceCELoss(include_background=True, to_onehot_y=True, softmax=True, batch=True)
+    expected = sum(weight * plain(head, wanted) for weight, head in zip((5, 4, 3, 2, 1), logits, strict=True))
 
-    loss = DeepSupervisionLoss(smoothing=smoothing)(logits, wanted)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_smoothing_lets_false_positives_of_a_crop_without_tumour_count():
-    def cost(called: int, smoothing: float) -> float:
-        logits = torch.full((1, 2, 20, 20, 20), -20.0)
-        logits[:, 0] = 20.0
-        logits[0, :, :called, :10, :10] *= -1
-        return float(DeepSupervisionLoss(smoothing=smoothing)([logits] * 5, torch.zeros(1, 1, 20, 20, 20)))
-
-    rare = cost(4, SMOOTHING) - cost(2, SMOOTHING)
-    assert cost(4, 1e-5) - cost(2, 1e-5) == pytest.approx(rare - dice_rise(400, 200), rel=0.05)
+    assert DeepSupervisionLoss()(logits, wanted).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def dice_rise(called: int, fewer: int) -> float:
-    """Return what the smoothed Dice of the foreground adds, at five heads and for one of two classes."""
-    weights = 5 + 4 + 3 + 2 + 1
-    return weights / 2 * (SMOOTHING / (fewer + SMOOTHING) - SMOOTHING / (called + SMOOTHING))
+def test_gradients_of_two_processes_average_to_those_of_the_whole_batch():
+    wanted = truth(1)
+    whole = [head.requires_grad_() for head in heads(1)]
+    DeepSupervisionLoss()(whole, wanted).backward()
+
+    sums = []
+    for part in (0, 1):
+        listening = Listening()
+        DeepSupervisionLoss(processes=listening)(
+            [head[part : part + 1] for head in heads(1)], wanted[part : part + 1]
+        )
+        sums.append(listening.heard)
+    losses = []
+    for part in (0, 1):
+        own = [head[part : part + 1].requires_grad_() for head in heads(1)]
+        loss = DeepSupervisionLoss(processes=OneOfTwo(sums[1 - part]))(own, wanted[part : part + 1])
+        loss.backward()
+        losses.append(loss.detach())
+        for mine, all_of_them in zip(own, whole, strict=True):
+            torch.testing.assert_close(mine.grad / 2, all_of_them.grad[part : part + 1])
+    assert torch.stack(losses).mean().item() == pytest.approx(
+        DeepSupervisionLoss()(heads(1), wanted).item(), rel=1e-6
+    )
 
 
-def test_parts_of_a_batch_average_to_the_whole():
-    loss, logits, wanted = DeepSupervisionLoss(), heads(1), truth(1)
-    parts = [loss([head[each : each + 1] for head in logits], wanted[each : each + 1]) for each in range(2)]
+def test_false_positives_of_a_crop_without_tumour_count_in_the_dice():
+    wanted = torch.zeros(2, 1, 20, 20, 20)
+    wanted[0, 0, :5, :5, :5] = 1
 
-    assert torch.stack(parts).mean().item() == pytest.approx(loss(logits, wanted).item(), rel=1e-6)
+    def cost(called: int) -> float:
+        logits = torch.cat([1 - 2 * wanted, 2 * wanted - 1], dim=1) * 30
+        logits[1, :, :called] *= -1
+        return float(DeepSupervisionLoss()([logits] * 5, wanted))
+
+    tumour, called, voxels = 125, 400, wanted.numel()
+    tumour_dice = 2 * tumour / (2 * tumour + called)
+    background_dice = 2 * (voxels - tumour - called) / (2 * (voxels - tumour) - called)
+    expected = 60 * called / voxels + 1 - (tumour_dice + background_dice) / 2
+    assert cost(1) == pytest.approx(sum(HEAD_WEIGHTS) * expected, rel=1e-5)
+    assert 1 - tumour_dice > 0.6
 
 
 def test_a_sure_and_right_answer_costs_nothing():
@@ -70,7 +97,7 @@ def test_a_sure_and_right_answer_costs_nothing():
     assert DeepSupervisionLoss()([sure] * 5, wanted).item() == pytest.approx(0, abs=1e-3)
 
 
-def test_a_crop_without_tumour_teaches_to_call_none():
+def test_a_batch_without_tumour_teaches_to_call_none():
     logits = [head.requires_grad_() for head in heads(3)]
     DeepSupervisionLoss()(logits, torch.zeros(SIZE)).backward()
 

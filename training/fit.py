@@ -88,13 +88,6 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=float, default=standard.weight_decay, metavar="W", help="(%(default)s)")
     add("--warm-up", type=int, default=standard.warm_up, metavar="STEPS", help="of adamw (%(default)s)")
     add(
-        "--dice-smoothing",
-        type=float,
-        default=standard.dice_smoothing,
-        metavar="VOXELS",
-        help="in the loss, so that crops without tumour count (%(default)s)",
-    )
-    add(
         "--clip-norm",
         type=float,
         default=standard.clip_norm,
@@ -221,7 +214,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
             learning_rate=rate,
             weight_decay=args.weight_decay,
             warm_up=args.warm_up,
-            dice_smoothing=args.dice_smoothing,
             clip_norm=args.clip_norm,
             ema_decay=args.ema_decay,
             seed=args.seed,

@@ -138,7 +138,7 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self.model = self.processes.wrap(self.network)
-        self.criterion = DeepSupervisionLoss(smoothing=settings.dice_smoothing)
+        self.criterion = DeepSupervisionLoss(processes=self.processes)
         self.optimiser = _optimiser(self.network, settings)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.progress = Progress()

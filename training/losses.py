@@ -5,41 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceCELoss
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from training.parallel import Processes
 
 HEAD_WEIGHTS = (5.0, 4.0, 3.0, 2.0, 1.0)
 """Weights of the five heads, finest first (released training code)."""
 
-SMOOTHING = 100.0
-"""Voxels added above and below in the Dice. With next to none (1e-5 is usual) a crop without tumour costs 1
-whatever is called there, so that the cross-entropy alone would teach the network, a hundred times more weakly,
-that most windows of a whole body hold no tumour."""
+_EPSILON = 1e-5
 
 
 class DeepSupervisionLoss(nn.Module):
     """Weighted sum over the heads of cross-entropy plus soft Dice (softmax, background included).
 
-    The Dice of each crop and class is taken on its own and then averaged, so the mean over equal parts of a batch
-    is the loss of the whole batch: several processes train as one does.
+    The Dice is that of the whole batch, not the mean of its crops': every second crop is drawn around background,
+    and the Dice of a crop without tumour is 0 whatever is called there. The cross-entropy alone, a hundred times
+    weaker, would have to teach the network that most windows of a whole body hold no tumour.
 
     Parameters
     ----------
     weights : sequence of float
         One per head, finest first.
-    smoothing : float
-        Voxels added to the numerator and the denominator of the Dice.
+    processes : Processes, optional
+        That share the batch; by default there is one.
     """
 
-    def __init__(self, weights: Sequence[float] = HEAD_WEIGHTS, smoothing: float = SMOOTHING) -> None:
+    def __init__(self, weights: Sequence[float] = HEAD_WEIGHTS, processes: Processes | None = None) -> None:
         super().__init__()
         self.weights = tuple(weights)
-        self.criterion = DiceCELoss(
-            include_background=True, to_onehot_y=True, softmax=True, smooth_nr=smoothing, smooth_dr=smoothing
-        )
+        self.processes = processes or Processes()
 
     def forward(self, logits: Sequence[Tensor], truth: Tensor) -> Tensor:
-        """Return the loss as a float32 scalar.
+        """Return the loss as a float32 scalar; its mean over the processes is the loss of the whole batch.
 
         Parameters
         ----------
@@ -48,6 +46,27 @@ class DeepSupervisionLoss(nn.Module):
         truth : Tensor
             (B, 1, H, W, D), 0 or 1.
         """
-        target = truth.float()
-        heads = zip(self.weights, logits, strict=True)
-        return torch.stack([weight * self.criterion(head.float(), target) for weight, head in heads]).sum()
+        target = truth[:, 0].long()
+        heads = [head.float() for head in logits]
+        overlaps = self._whole_batch(torch.stack([_overlap(head, target) for head in heads]))
+        dice = 1 - ((2 * overlaps[:, 0] + _EPSILON) / (overlaps[:, 1] + _EPSILON)).mean(1)
+        cross_entropy = torch.stack([F.cross_entropy(head, target) for head in heads])
+        weighted = zip(self.weights, cross_entropy + dice, strict=True)
+        return torch.stack([weight * loss for weight, loss in weighted]).sum()
+
+    def _whole_batch(self, own: Tensor) -> Tensor:
+        """Return the sums over all processes, with a gradient whose mean over them is that of the whole batch."""
+        scaled = own * self.processes.count
+        return scaled + (self.processes.total(own.detach()) - scaled.detach())
+
+
+def _overlap(logits: Tensor, target: Tensor) -> Tensor:
+    """Return, (2, classes), the sums of p t and of p + t over a batch: (B, 2, H, W, D) and (B, H, W, D)."""
+    tumour = torch.sigmoid(logits[:, 1] - logits[:, 0])
+    wanted = target.to(tumour.dtype)
+    both, called, true = (tumour * wanted).sum(), tumour.sum(), wanted.sum()
+    voxels = float(target.numel())
+    neither = voxels - called - true + both
+    shared = torch.stack([neither, both])
+    sizes = torch.stack([2 * voxels - called - true, called + true])
+    return torch.stack([shared, sizes])

@@ -54,13 +54,17 @@ class Processes:
         """Return the network with gradients averaged over the processes."""
         return network if self.count == 1 else DistributedDataParallel(network)
 
+    def total(self, value: Tensor) -> Tensor:
+        """Add up a tensor over the processes."""
+        if self.count == 1:
+            return value
+        added = value.clone()
+        dist.all_reduce(added)
+        return added
+
     def mean(self, value: Tensor) -> float:
         """Average a scalar over the processes."""
-        if self.count > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-            value = value / self.count
-        return float(value)
+        return float(self.total(value)) / self.count
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Tell whether the flag is set in any process; all get the same answer."""

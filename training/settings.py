@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from training.augmentation import Augmentation
-from training.losses import SMOOTHING
 
 Optimiser = Literal["adamw", "released"]
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
@@ -32,8 +31,6 @@ class Settings:
     learning_rate, weight_decay : float
     warm_up : int
         Steps in which AdamW's learning rate rises linearly.
-    dice_smoothing : float
-        Voxels added to the numerator and the denominator of the loss's Dice.
     clip_norm : float
         Largest norm of the gradient; 0 leaves it alone.
     ema_decay : float
@@ -50,7 +47,6 @@ class Settings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     warm_up: int = 200
-    dice_smoothing: float = SMOOTHING
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
@@ -58,7 +54,7 @@ class Settings:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "steps_per_epoch", "batch", "learning_rate", "dice_smoothing"):
+        for name in ("steps", "steps_per_epoch", "batch", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("weight_decay", "warm_up", "clip_norm", "seed"):
