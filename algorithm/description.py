@@ -164,6 +164,7 @@ def parse_description(content: dict[str, Any]) -> Description:
     """Build a description from the JSON's content; raises KeyError, TypeError or ValueError if it is wrong."""
     if not isinstance(content, dict):
         raise TypeError(f"expected a JSON object, got {type(content).__name__}")
+    _check_kinds("", content, _KINDS)
     fields = dict(content)
     version = fields.pop("format", None)
     if version != FORMAT:
@@ -183,6 +184,45 @@ def parse_description(content: dict[str, Any]) -> Description:
         fields[modality] = Normalisation(**fields[modality])
     fields["postprocessing"] = Postprocessing(**fields.get("postprocessing", {}))
     return Description(**fields)
+
+
+_NUMBER, _NUMBERS, _TEXT, _OBJECT = "a number", "a list of numbers", "a text", "an object"
+_NORMALISATION_KINDS = {"kind": _TEXT, **dict.fromkeys(("low", "high", "mean", "std"), _NUMBER)}
+_KINDS = {
+    "name": _TEXT,
+    "orientation": _TEXT,
+    "sha256": _TEXT,
+    "threshold": _NUMBER,
+    "overlap": _NUMBER,
+    "patch": _NUMBERS,
+    "spacing": _NUMBERS,
+    "architecture": {"channels": _NUMBERS, "window": _NUMBERS, "reduction": _NUMBER, "dropout": _NUMBER},
+    "ct": _NORMALISATION_KINDS,
+    "pet": _NORMALISATION_KINDS,
+    "postprocessing": {},
+    "labels": _OBJECT,
+    "provenance": _OBJECT,
+}
+"""What each key of the JSON holds; an optional one may be null."""
+
+
+def _check_kinds(prefix: str, given: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Raise TypeError, naming the key and the value got, where a value is of another kind than it must be."""
+    for key, kind in kinds.items():
+        value = given.get(key)
+        wanted = _OBJECT if isinstance(kind, dict) else kind
+        if value is not None and not _is_of(wanted, value):
+            raise TypeError(f"{prefix}{key} must be {wanted}, got {value!r}")
+        if isinstance(kind, dict) and value is not None:
+            _check_kinds(f"{key}.", value, kind)
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    if kind == _NUMBERS:
+        return isinstance(value, list) and all(_is_of(_NUMBER, each) for each in value)
+    if kind == _NUMBER:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, str if kind == _TEXT else dict)
 
 
 def _names_three_axes(orientation: str) -> bool:

@@ -76,6 +76,14 @@ def test_what_is_written_is_read(
         ({"orientation": "LRS"}, "orientation must name three patient axes such as LPS, got 'LRS'"),
         ({"threshold": 1.0}, "threshold must lie between 0 and 1, got 1.0"),
         ({"overlap": 1.0}, "overlap must be at least 0 and below 1, got 1.0"),
+        ({"threshold": "0.5"}, "threshold must be a number, got '0.5'"),
+        ({"threshold": True}, "threshold must be a number, got True"),
+        ({"name": 5}, "name must be a text, got 5"),
+        ({"patch": 64}, "patch must be a list of numbers, got 64"),
+        ({"spacing": [4, "4", 3]}, r"spacing must be a list of numbers, got \[4, '4', 3\]"),
+        ({"pet": "clip-scale"}, "pet must be an object, got 'clip-scale'"),
+        ({"ct": {"kind": "clip-scale", "low": "a", "high": 1}}, r"ct\.low must be a number, got 'a'"),
+        ({"architecture": {"dropout": "none"}}, r"architecture\.dropout must be a number, got 'none'"),
     ],
 )
 def test_nonsense_is_named_with_its_file(change: dict[str, Any], message: str, tmp_path: Path) -> None:
