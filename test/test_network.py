@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from test.checkpoints import (
     to_double,
 )
 from test.plain_network import PlainH2ASeg, reference_inputs, reference_parameters
+from training.losses import DeepSupervisionLoss
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
@@ -67,6 +69,81 @@ def test_every_window_equals_the_plain_transcription(
     monkeypatch.setattr(plain_network, "WINDOW", window)
 
     compare_with_oracle(random_network(replace(SLIM, window=window), SEED), 1, (32, 32, 16))
+
+
+class DefinedNormH2ASeg(PlainH2ASeg):
+    """The oracle with instance normalisation by its definition: its gradients rest on no kernel of torch's."""
+
+    def norm(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, (2, 3, 4), correction=0, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + 1e-5)
+
+
+def gradients_of_the_oracle(network: H2ASeg, ct: Tensor, pet: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Return the loss's float64 gradients by released names."""
+    parameters = {
+        name: value.detach().double().requires_grad_() for name, value in released_state(network).items()
+    }
+    DeepSupervisionLoss()(DefinedNormH2ASeg(parameters)(ct.double(), pet.double()), truth).backward()
+    return {name: value.grad for name, value in parameters.items() if value.grad is not None}
+
+
+def gradients_of_the_product(
+    network: H2ASeg, ct: Tensor, pet: Tensor, truth: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Return the loss's gradients as the training loop makes them, by released names."""
+    network = copy.deepcopy(network).to(memory_format=torch.channels_last_3d).train()
+    images = (image.to(memory_format=torch.channels_last_3d) for image in (ct, pet))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        logits = network(*images)
+    DeepSupervisionLoss()(logits, truth).backward()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(parameter.grad)
+    return {name: value.double() for name, value in released_state(network).items()}
+
+
+@pytest.mark.parametrize(
+    ("batch", "dtype", "likeness"),
+    [(1, torch.float32, 0.9999), (1, torch.bfloat16, 0.8), (2, torch.bfloat16, 0.8)],
+)
+def test_training_follows_the_gradients_of_the_plain_transcription(
+    batch: int, dtype: torch.dtype, likeness: float
+) -> None:
+    patch = (64, 32, 16)
+    torch.manual_seed(SEED)
+    network = H2ASeg(Architecture(channels=(8, 16, 32, 48, 64), dropout=0.0))
+    coarse = reference_inputs(batch, tuple(side // 8 for side in patch), SEED)
+    ct, pet = (torch.nn.functional.interpolate(image, scale_factor=8, mode="trilinear") for image in coarse)
+    truth = (pet > 0.8).to(torch.uint8)
+    expected = gradients_of_the_oracle(network, ct, pet, truth)
+    got = gradients_of_the_product(network, ct, pet, truth, dtype)
+
+    # A bias before a normalisation has no gradient but rounding.
+    weights = [name for name, value in expected.items() if value.ndim > 1]
+    cosines = {
+        name: torch.nn.functional.cosine_similarity(got[name].flatten(), expected[name].flatten(), 0).item()
+        for name in weights
+    }
+    assert len(cosines) > 100
+    assert not {name: value for name, value in cosines.items() if value < likeness}
+    for name in weights:
+        assert got[name].norm().item() == pytest.approx(expected[name].norm().item(), rel=1.05 - likeness)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("x_last", [False, True])
+@pytest.mark.parametrize("gradient_last", [False, True])
+def test_gradients_of_instance_norm_in_every_layout(channels: int, x_last: bool, gradient_last: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = (torch.randn((1, channels, 6, 5, 4), generator=generator) for _ in range(2))
+    formats = {False: torch.contiguous_format, True: torch.channels_last_3d}
+    ours = x.clone(memory_format=formats[x_last]).requires_grad_()
+    instance_norm(ours).backward(gradient.to(memory_format=formats[gradient_last]))
+
+    defined = x.detach().double().requires_grad_()
+    DefinedNormH2ASeg({}).norm(defined).backward(gradient.double())
+    torch.testing.assert_close(ours.grad, defined.grad.float(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
