@@ -127,8 +127,8 @@ def test_training_follows_the_gradients_of_the_plain_transcription(
     }
     assert len(cosines) > 100
     assert not {name: value for name, value in cosines.items() if value < likeness}
-    for name in weights:
-        assert got[name].norm().item() == pytest.approx(expected[name].norm().item(), rel=1.05 - likeness)
+    ours, theirs = (torch.cat([each[name].flatten() for name in weights]) for each in (got, expected))
+    assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=0.1)
 
 
 @pytest.mark.parametrize("channels", [8, 16])

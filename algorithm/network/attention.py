@@ -59,10 +59,20 @@ class BidirectionalAttention(nn.Module):
         return F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not query.is_cuda:  # the fused kernel's backward pass is slow on CPUs
-            return torch.softmax((self.scale * query) @ key.transpose(1, 2), dim=-1).to(value.dtype) @ value
+        if torch.is_grad_enabled() and not query.is_cuda:
+            return self._attend_by_definition(query, key, value)
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
         return F.scaled_dot_product_attention(query, key, value, scale=self.scale).squeeze(1)
+
+    def _attend_by_definition(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend where gradients are wanted on a CPU: there the fused kernel's backward pass is the slower one.
+
+        In float32 throughout: no normalisation goes before, scores reach thousands, and what bfloat16 would round
+        off them decides which voxels attend to one another.
+        """
+        with torch.autocast("cpu", enabled=False):
+            scores = (self.scale * query.float()) @ key.float().transpose(1, 2)
+            return (torch.softmax(scores, dim=-1) @ value.float()).to(value.dtype)
 
 
 def _project(tokens: Tensor, as_target: DirectedAttention, as_source: DirectedAttention) -> tuple[Tensor, ...]:
