@@ -84,7 +84,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="crops per step, all processes (%(default)s)",
     )
     add("--optimiser", choices=get_args(Optimiser), default=standard.optimiser, help="(%(default)s)")
-    add("--learning-rate", type=float, metavar="LR", help="(adamw: 0.001, released: 0.0001)")
+    add("--learning-rate", type=float, metavar="LR", help="(adamw: 0.0004, released: 0.0001)")
     add("--weight-decay", type=float, default=standard.weight_decay, metavar="W", help="(%(default)s)")
     add("--warm-up", type=int, default=standard.warm_up, metavar="STEPS", help="of adamw (%(default)s)")
     add(
@@ -204,7 +204,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     UsageError
         A value makes no sense.
     """
-    rate = args.learning_rate or (1e-3 if args.optimiser == "adamw" else 1e-4)
+    rate = args.learning_rate or (Settings.learning_rate if args.optimiser == "adamw" else 1e-4)
     try:
         return Settings(
             steps=args.steps,

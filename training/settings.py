@@ -29,6 +29,7 @@ class Settings:
     optimiser : {"adamw", "released"}
         ``adamw``: warm-up and cosine. ``released``: Adam whose learning rate shrinks by 1 % per epoch.
     learning_rate, weight_decay : float
+        At 1e-3 the queries and keys, which nothing normalises, grow until every voxel attends to a single other.
     warm_up : int
         Steps in which AdamW's learning rate rises linearly.
     clip_norm : float
@@ -44,7 +45,7 @@ class Settings:
     steps_per_epoch: int = 250
     batch: int = 4
     optimiser: Optimiser = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     weight_decay: float = 1e-5
     warm_up: int = 200
     clip_norm: float = 1.0
