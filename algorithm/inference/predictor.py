@@ -25,6 +25,7 @@ from algorithm.errors import DeviceError, ResourceError
 from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.budget import Budget
 from algorithm.inference.windows import Start, importance_map, plan_windows
+from algorithm.network.attention import BidirectionalAttention
 from algorithm.network.h2aseg import H2ASeg, tumour_probability
 
 Say = Callable[[str], None]
@@ -103,12 +104,17 @@ class TooSlowError(Exception):
 def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
     """Return a copy of a network where and how it will compute.
 
-    On a CPU the parameters themselves are cast; on a GPU autocast chooses what is safe in float16.
+    On a CPU the parameters themselves are cast, but those of the attention: its scores reach thousands, and what
+    bfloat16 rounds off them decides which voxels attend to one another. On a GPU autocast chooses what is safe in
+    float16.
     """
     placed = copy.deepcopy(network)
     if device.type == "cuda":
         return placed.to(device)
     placed.to(dtype=dtype)
+    for cast, original in zip(placed.modules(), network.modules(), strict=True):
+        if isinstance(cast, BidirectionalAttention):
+            cast.float().load_state_dict(original.state_dict())
     placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return placed
 

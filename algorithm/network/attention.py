@@ -49,14 +49,21 @@ class BidirectionalAttention(nn.Module):
         self.pet = DirectedAttention(channels, reduction)
 
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what each modality gathers, without the modality itself."""
+        """Return what each modality gathers, without the modality itself.
+
+        Computed in the type of the parameters, which may be wider than that of the tokens.
+        """
+        dtype = ct.dtype
+        if not torch.is_autocast_enabled(ct.device.type):
+            ct, pet = ct.to(self.ct.out.weight.dtype), pet.to(self.pet.out.weight.dtype)
         ct_query, ct_cross_query, ct_key, ct_value, key_for_pet, value_for_pet = _project(ct, self.ct, self.pet)
         pet_query, pet_cross_query, pet_key, pet_value, key_for_ct, value_for_ct = _project(pet, self.pet, self.ct)
         new_ct = self._attend(ct_query, ct_key, ct_value)
         new_ct = new_ct + self._attend(ct_cross_query, key_for_ct, value_for_ct)
         new_pet = self._attend(pet_query, pet_key, pet_value)
         new_pet = new_pet + self._attend(pet_cross_query, key_for_pet, value_for_pet)
-        return F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
+        out_ct, out_pet = F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
+        return out_ct.to(dtype), out_pet.to(dtype)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not query.is_cuda:
