@@ -41,7 +41,6 @@ CALLED_ML = 1.0
 class Lesion:
     """One true lesion: its volume, its best IoU with a predicted one."""
 
-    case: str
     volume_ml: float
     iou: float
 
@@ -106,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_text(args.json, to_json(report(findings)))
     if args.csv:
-        rows = [[each.case, each.volume_ml, each.iou] for found in findings for each in found.lesions]
+        rows = [[found.case, each.volume_ml, each.iou] for found in findings for each in found.lesions]
         write_text(args.csv, csv_text([["case", "volume_ml", "iou"], *rows]))
     return 0
 
@@ -128,14 +127,13 @@ def inspect_case(case: Case, prediction_path: Path, organs_name: str = "organs.n
     prediction = sitk.GetArrayViewFromImage(prediction_image).astype(bool)
     spacing = truth_image.GetSpacing()
     overlaps = count_overlaps(truth, prediction)
-    union = overlaps.truth[overlaps.pair_truth] + overlaps.prediction[overlaps.pair_prediction]
     iou = np.zeros(overlaps.truth.size)
-    np.maximum.at(iou, overlaps.pair_truth, overlaps.pair_shared / (union - overlaps.pair_shared))
+    np.maximum.at(iou, overlaps.pair_truth, overlaps.pair_iou)
     voxel_ml = float(np.prod(spacing)) / 1000
     false = false_positives(truth, prediction)
     return Findings(
         case.name,
-        tuple(Lesion(case.name, float(n) * voxel_ml, float(i)) for n, i in zip(overlaps.truth, iou, strict=True)),
+        tuple(Lesion(float(n) * voxel_ml, float(i)) for n, i in zip(overlaps.truth, iou, strict=True)),
         float(np.count_nonzero(false)) * voxel_ml,
         _by_organ(false, case.truth.with_name(organs_name), truth_image, case.truth),
     )

@@ -120,10 +120,16 @@ class Overlaps:
     pair_prediction: Counts
     pair_shared: Counts
 
+    @property
+    def pair_iou(self) -> NDArray[np.float64]:
+        """Intersection over union of each pair."""
+        union = self.truth[self.pair_truth] + self.prediction[self.pair_prediction] - self.pair_shared
+        iou: NDArray[np.float64] = self.pair_shared / union
+        return iou
+
     def matches(self, minimum_iou: float) -> tuple[Counts, Counts]:
         """Return the indices of the true and of the predicted lesions with a partner of at least this IoU."""
-        union = self.truth[self.pair_truth] + self.prediction[self.pair_prediction] - self.pair_shared
-        matching = self.pair_shared / union >= minimum_iou
+        matching = self.pair_iou >= minimum_iou
         return np.unique(self.pair_truth[matching]), np.unique(self.pair_prediction[matching])
 
 
