@@ -245,6 +245,7 @@ def _predict(
             predictor.say(f"{error}; voxels {coarser:.2f} times as long are tried")
             continue
         whole = paste_box(prediction.probability, box, cases[0].ct.shape)
+        whole[~cases[0].matter] = 0
         notes = [f"voxels were made {coarser:.2f} times as long to keep the time limit"] if coarser > 1 else []
         return dataclasses.replace(prediction, probability=whole), cases[0], notes
 

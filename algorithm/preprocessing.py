@@ -40,6 +40,8 @@ class Prepared:
         Geometry of that grid; its voxels are the resampled SUV.
     body : Box
         Smallest box, in x, y, z, that holds the patient: windows need not cover more.
+    matter : bool array, x, y, z
+        Where there may be tumour, from :func:`matter_mask`; elsewhere is air.
     """
 
     ct: NDArray[np.float32]
@@ -48,6 +50,7 @@ class Prepared:
     pet_outside: float
     grid: sitk.Image
     body: Box
+    matter: NDArray[np.bool_]
 
 
 def prepare(pair: PetCt, description: Description) -> Prepared:
@@ -57,6 +60,7 @@ def prepare(pair: PetCt, description: Description) -> Prepared:
     pet = sitk.GetArrayFromImage(grid)
     ct = sitk.GetArrayFromImage(ct_image)
     body = body_mask(pet, ct, grid.GetSpacing())
+    matter = matter_mask(pet, ct, grid.GetSpacing())
     ct = normalise(ct, description.ct, body)
     pet = normalise(pet, description.pet, body)
     return Prepared(
@@ -66,6 +70,7 @@ def prepare(pair: PetCt, description: Description) -> Prepared:
         pet_outside=value_outside(0.0, description.pet, pet),
         grid=grid,
         body=bounding_box(body.transpose(2, 1, 0)),
+        matter=matter.transpose(2, 1, 0),
     )
 
 
@@ -228,20 +233,60 @@ def body_mask(
     bool array, z, y, x
         Everything where no tissue is found, so that nothing is lost by a strange CT.
     """
-    steps = [max(1, round(_BODY_STEP_MM / step)) for step in reversed(spacing)]
-    coarse = tuple(slice(step // 2, None, step) for step in steps)
-    tissue = (ct[coarse] > _BODY_HU) | (pet[coarse] > _BODY_SUV)
+    tissue = _coarse_tissue(pet, ct, spacing)
     if not tissue.any():
         return np.ones(ct.shape, dtype=bool)
     opened = ndimage.binary_opening(tissue, iterations=1) if min(tissue.shape) > 4 else tissue
     labels, count = ndimage.label(opened if opened.any() else tissue)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    body = ndimage.binary_dilation((sizes >= _BODY_SHARE * sizes.max())[labels], iterations=2)
-    for axial in body:
+    return _outline((sizes >= _BODY_SHARE * sizes.max())[labels], ct.shape, spacing)
+
+
+def matter_mask(
+    pet: NDArray[np.float32], ct: NDArray[np.float32], spacing: tuple[float, ...] = (4.0, 4.0, 4.0)
+) -> NDArray[np.bool_]:
+    """Tell what is not air: any tissue or uptake however small, 16 mm around it, and what it encloses in a slice.
+
+    Wider than :func:`body_mask`: a hand that hangs by nothing and the table belong to it. A network that learned
+    from crops of patients may see anything in a window of air.
+
+    Parameters
+    ----------
+    pet, ct : float32 array, z, y, x
+        SUV and HU.
+    spacing : three floats
+        In mm, x, y, z.
+
+    Returns
+    -------
+    bool array, z, y, x
+        Everything where no tissue is found.
+    """
+    tissue = _coarse_tissue(pet, ct, spacing)
+    return _outline(tissue, ct.shape, spacing) if tissue.any() else np.ones(ct.shape, dtype=bool)
+
+
+def _coarse_tissue(
+    pet: NDArray[np.float32], ct: NDArray[np.float32], spacing: tuple[float, ...]
+) -> NDArray[np.bool_]:
+    """Return where tissue or uptake is, on a grid of about 8 mm."""
+    coarse = tuple(slice(step // 2, None, step) for step in _body_steps(spacing))
+    tissue: NDArray[np.bool_] = (ct[coarse] > _BODY_HU) | (pet[coarse] > _BODY_SUV)
+    return tissue
+
+
+def _outline(coarse: NDArray[np.bool_], shape: tuple[int, ...], spacing: tuple[float, ...]) -> NDArray[np.bool_]:
+    """Return, on the fine grid, what the coarse mask and two voxels around it enclose in each axial slice."""
+    fine = ndimage.binary_dilation(coarse, iterations=2)
+    for axial in fine:
         ndimage.binary_fill_holes(axial, output=axial)
-    fine = body
-    for axis, step in enumerate(steps):
+    for axis, step in enumerate(_body_steps(spacing)):
         fine = np.repeat(fine, step, axis=axis)
-    missing = [(0, max(0, want - have)) for want, have in zip(ct.shape, fine.shape, strict=True)]
-    return np.pad(fine, missing, mode="edge")[tuple(slice(side) for side in ct.shape)]
+    missing = [(0, max(0, want - have)) for want, have in zip(shape, fine.shape, strict=True)]
+    return np.pad(fine, missing, mode="edge")[tuple(slice(side) for side in shape)]
+
+
+def _body_steps(spacing: tuple[float, ...]) -> list[int]:
+    """Return every how many voxels, along z, y, x, the outline of the body is looked for."""
+    return [max(1, round(_BODY_STEP_MM / step)) for step in reversed(spacing)]

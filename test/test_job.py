@@ -56,7 +56,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
 
 
 def test_mask_equals_the_plain_way(checkpoint: Checkpoint) -> None:
-    """MONAI's sliding window over the whole prepared volume, one resampling, one comparison."""
+    """MONAI's sliding window over the whole prepared volume, air set to 0, one resampling, one comparison."""
     description, network = checkpoint.description, build_network(checkpoint)
     pair = read_pet_ct(CT, PET)
     case = prepare(pair, description)
@@ -70,7 +70,7 @@ def test_mask_equals_the_plain_way(checkpoint: Checkpoint) -> None:
             mode="gaussian",
             sigma_scale=0.125,
         )
-    image = sitk.GetImageFromArray(probability[0, 0].numpy().transpose(2, 1, 0))
+    image = sitk.GetImageFromArray((probability[0, 0].numpy() * case.matter).transpose(2, 1, 0))
     image.CopyInformation(case.grid)
     expected = sitk.GetArrayFromImage(sitk.Resample(image, pair.pet, sitk.Transform(), sitk.sitkLinear)) > 0.5
 
@@ -114,6 +114,20 @@ def test_windows_cover_the_patient_only(checkpoint: Checkpoint) -> None:
     everything = run(checkpoint, replace(QUICK, whole_volume=True))
 
     assert patient.report.windows < everything.report.windows
+
+
+def test_air_is_never_tumour(tmp_path: Path) -> None:
+    """At a threshold of next to nothing tumour is called wherever it may be at all."""
+    eager = load_checkpoint(write_checkpoint(tmp_path, threshold=1e-9))
+    case = prepare(read_pet_ct(CT, PET), eager.description)
+
+    result = run(eager, replace(QUICK, whole_volume=True))
+
+    called = np.zeros(case.ct.shape, np.float32)
+    called[case.matter] = 1
+    expected = np.concatenate(list(restore(called, case.grid, result.pair.pet))) > 0
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(result.mask, expected)
 
 
 def test_the_same_mask_every_time(checkpoint: Checkpoint) -> None:
@@ -336,5 +350,6 @@ def test_probability_is_restored_without_a_seam(checkpoint: Checkpoint, predicti
     assert prediction.probability.shape == tuple(part.stop - part.start for part in box)
     assert prediction.probability.size < case.ct.size
     probability[box] = prediction.probability
+    probability[~case.matter] = 0
     expected = np.concatenate(list(restore(probability, case.grid, pair.pet))) > 0.5
     np.testing.assert_array_equal(result.mask, expected)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from algorithm.description import Normalisation
 from algorithm.images import AIR_HU, PetCt
-from algorithm.preprocessing import body_mask, normalise, prepare, resample, restore
+from algorithm.preprocessing import body_mask, matter_mask, normalise, prepare, resample, restore
 from test.checkpoints import describe
 from test.phantom import make_torso
 
@@ -349,9 +351,31 @@ class TestBodyMask:
 
         assert body_mask(np.zeros_like(ct), ct).all()
 
+    @pytest.mark.parametrize("find", [body_mask, matter_mask])
     @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 4), (1, 60, 60)])
-    def test_tiny_images(self, shape: tuple[int, int, int]) -> None:
-        body = body_mask(np.ones(shape, np.float32), np.full(shape, 40, np.float32))
+    def test_tiny_images(self, find: Callable[..., NDArray[np.bool_]], shape: tuple[int, int, int]) -> None:
+        body = find(np.ones(shape, np.float32), np.full(shape, 40, np.float32))
 
         assert body.shape == shape
         assert body.any()
+
+    def test_matter_is_all_but_air(self) -> None:
+        """A hand beside the body, by its uptake alone, and the table; what they enclose, and 16 mm around."""
+        patient, table, ct = self.patient_and_table()
+        _, y, x = np.indices(ct.shape) * 4.0
+        hand = ((y - 20) / 12) ** 2 + ((x - 300) / 12) ** 2 < 1
+        suv = np.where(hand, 0.6, 0).astype(np.float32)
+
+        matter = matter_mask(suv, ct, self.spacing)
+
+        assert matter[patient | table | hand].all()
+        solid = (ct > -400) | hand | patient
+        distance = ndimage.distance_transform_edt(~solid, self.spacing[::-1])
+        assert not matter[distance > 40].any()
+        assert matter[distance < 8].all()
+        assert not body_mask(suv, ct, self.spacing)[hand].all()
+
+    def test_no_tissue_leaves_everything_possible(self) -> None:
+        ct = np.full((6, 7, 8), AIR_HU, np.float32)
+
+        assert matter_mask(np.zeros_like(ct), ct).all()

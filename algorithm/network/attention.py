@@ -66,20 +66,22 @@ class BidirectionalAttention(nn.Module):
         return out_ct.to(dtype), out_pet.to(dtype)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not query.is_cuda:
-            return self._attend_by_definition(query, key, value)
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
-        return F.scaled_dot_product_attention(query, key, value, scale=self.scale).squeeze(1)
+        if torch.is_grad_enabled() and not query.is_cuda:
+            gathered = self._attend_in_float32(query, key, value)
+        else:
+            gathered = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        return gathered.squeeze(1)
 
-    def _attend_by_definition(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend where gradients are wanted on a CPU: there the fused kernel's backward pass is the slower one.
+    def _attend_in_float32(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend where gradients are wanted on a CPU, whatever autocast says.
 
-        In float32 throughout: no normalisation goes before, scores reach thousands, and what bfloat16 would round
-        off them decides which voxels attend to one another.
+        No normalisation goes before, scores reach thousands, and what bfloat16 would round off them decides which
+        voxels attend to one another.
         """
         with torch.autocast("cpu", enabled=False):
-            scores = (self.scale * query.float()) @ key.float().transpose(1, 2)
-            return (torch.softmax(scores, dim=-1) @ value.float()).to(value.dtype)
+            query, key = query.float(), key.float()
+            return F.scaled_dot_product_attention(query, key, value.float(), scale=self.scale).to(value.dtype)
 
 
 def _project(tokens: Tensor, as_target: DirectedAttention, as_source: DirectedAttention) -> tuple[Tensor, ...]:
