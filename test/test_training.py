@@ -387,28 +387,23 @@ def test_another_kind_of_network_is_no_start(tree, cache_folder, tmp_path, capsy
     assert f"was trained with the {name}" in capsys.readouterr().err
 
 
-def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
-    more = ["--steps", "5", "--batch", "4", "--dropout", "0", "--precision", "float32", "--split", "all"]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "training",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    together = subprocess.run(
-        [*command, *options(tree, cache_folder, tmp_path / "two", *more)],
+def in_two_processes(arguments: list[str]) -> str:
+    """Run ``python -m training`` with these arguments by torchrun; return what it printed."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, "-m", "training", *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     ).stdout
+
+
+def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
+    more = ["--steps", "5", "--batch", "4", "--dropout", "0", "--precision", "float32", "--split", "all"]
+    together = in_two_processes(options(tree, cache_folder, tmp_path / "two", *more))
     assert main(options(tree, cache_folder, tmp_path / "one", *more)) == 0
     alone = capsys.readouterr().out
 
@@ -490,6 +485,24 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
     assert main(["crossvalidate", *arguments[1:]]) == 0
     assert stamps == [path.stat().st_mtime_ns for path in tmp_path.glob("fold_*/masks_flips_8/*")]
     assert capsys.readouterr().out.splitlines()[-8:] == first.splitlines()[-8:]
+
+
+def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys):
+    more = ["--steps", "2", "--folds", "2", "--flips", "1", "--dropout", "0", "--precision", "float32"]
+    together = in_two_processes(
+        ["crossvalidate", *options(tree, cache_folder, tmp_path / "two", *more, "--batch", "2")[1:]]
+    )
+    one = options(tree, cache_folder, tmp_path / "one", *more, "--batch", "2")
+    assert main(["crossvalidate", *one[1:]]) == 0
+    capsys.readouterr()
+
+    rows, expected = (
+        list(csv.DictReader((tmp_path / name / "scores.csv").read_text().splitlines())) for name in ("two", "one")
+    )
+    assert [(row["case"], row["method"]) for row in rows] == [(row["case"], row["method"]) for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert float(row["dice"]) == pytest.approx(float(other["dice"]), abs=1e-2)
+    assert all(f"  {name}/study: Dice" in together for name in "abcde")
 
 
 def test_the_best_threshold_is_the_best():

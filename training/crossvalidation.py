@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import statistics
@@ -28,7 +29,7 @@ from evaluation.editions import RULES
 from evaluation.metrics import Scores, measure
 from training import fit
 from training.datasets import Case, Study, read_study
-from training.parallel import leave_processes
+from training.parallel import Processes, leave_processes
 from training.preparation import Material, stored_folds
 from training.settings import Precision
 from training.splits import Split, fold_split
@@ -92,10 +93,8 @@ def main(args: argparse.Namespace) -> int:
             run = fit.fit(args, name, material, split, folder, device, processes, say)
             if not run.finished:
                 return 0
-            if processes.is_first:
-                cases = held_back(material, split)
-                rows += score_fold(fold, run.checkpoint, cases, args.flips, device, args.precision, say)
-            processes.wait()
+            cases = held_back(material, split)
+            rows += score_fold(fold, run.checkpoint, cases, args.flips, device, args.precision, say, processes)
         if processes.is_first:
             write_reports(rows, args.out)
             say(f"\n{table(rows)}\n\nevery patient: {args.out / 'scores.csv'}")
@@ -132,10 +131,11 @@ def score_fold(
     device: torch.device,
     precision: Precision,
     say: Callable[[str], None],
+    processes: Processes | None = None,
 ) -> list[Row]:
     """Segment and score the held-back cases, and the yardsticks on them; finished scores are read again.
 
-    Masks are written beside the checkpoint, to ``masks_flips_N/CASE.nii.gz``, on the PET's own grid.
+    The processes share the cases; all get all the rows. Masks are written beside the checkpoint, to ``masks_flips_N/CASE.nii.gz``, on the PET's own grid.
     """
     folder = checkpoint.parent
     stored = folder / "scores.json"
@@ -148,9 +148,11 @@ def score_fold(
         content = json.loads(stored.read_text(encoding="utf-8"))
         if content["key"] == key:
             return [Row(**{**row, "scores": Scores(**row["scores"])}) for row in content["rows"]]
+    processes = processes or Processes()
+    processes.wait()  # none may find the scores that another is about to write
     network = load_checkpoint(checkpoint)
     rows: list[Row] = []
-    for case in cases:
+    for case in processes.own(cases):
         study = read_study(case)
         masks = {name: _threshold(study, rule) for name, rule in YARDSTICKS.items()}
         for count in flips:
@@ -159,11 +161,13 @@ def score_fold(
             write_mask(mask, study.pet, folder / f"masks_flips_{count}" / f"{case.name.replace('/', '_')}.nii.gz")
             masks[_method(count)] = mask
         rows += [Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()]
-        dice = ", ".join(f"{row.method} {row.scores.dice:.3f}" for row in rows[-len(masks) :])
-        say(f"  {case.name}: Dice {dice}")
-    content = {"key": key, "rows": [dataclasses.asdict(row) for row in rows]}
-    with written_whole(stored) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    rows = sorted(processes.gather(rows), key=lambda row: key["cases"].index(row.case))
+    for name, scored in itertools.groupby(rows, key=lambda row: row.case):
+        say(f"  {name}: Dice " + ", ".join(f"{row.method} {row.scores.dice:.3f}" for row in scored))
+    if processes.is_first:
+        content = {"key": key, "rows": [dataclasses.asdict(row) for row in rows]}
+        with written_whole(stored) as temporary:
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return rows
 
 
