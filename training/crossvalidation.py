@@ -135,7 +135,8 @@ def score_fold(
 ) -> list[Row]:
     """Segment and score the held-back cases, and the yardsticks on them; finished scores are read again.
 
-    The processes share the cases; all get all the rows. Masks are written beside the checkpoint, to ``masks_flips_N/CASE.nii.gz``, on the PET's own grid.
+    The processes share the cases; all get all the rows. Masks are written beside the checkpoint, to
+    ``masks_flips_N/CASE.nii.gz``, on the PET's own grid.
     """
     folder = checkpoint.parent
     stored = folder / "scores.json"
