@@ -152,7 +152,7 @@ def segment(
     _check_memory(pair.pet, checkpoints)
     prediction, case, coarsened = _predict(pair, checkpoints, predictor, settings, watch)
     with watch.stage("postprocess"):
-        mask = _mask(prediction.probability, case, pair.pet, description)
+        mask = mask_of(prediction.probability, case, pair.pet, description)
         lesions = measure_lesions(mask, pair.pet)
     report = RunReport(
         software_version=__version__,
@@ -245,7 +245,6 @@ def _predict(
             predictor.say(f"{error}; voxels {coarser:.2f} times as long are tried")
             continue
         whole = paste_box(prediction.probability, box, cases[0].ct.shape)
-        whole[~cases[0].matter] = 0
         notes = [f"voxels were made {coarser:.2f} times as long to keep the time limit"] if coarser > 1 else []
         return dataclasses.replace(prediction, probability=whole), cases[0], notes
 
@@ -256,10 +255,25 @@ def _box(case: Prepared, patch: Sequence[int], *, whole: bool) -> Box:
     return fit_box((slice(0, x), slice(0, y), slice(0, z)) if whole else case.body, case.ct.shape, patch)
 
 
-def _mask(
+def mask_of(
     probability: NDArray[np.float32], case: Prepared, pet: sitk.Image, description: Description
 ) -> NDArray[np.uint8]:
-    """Return the mask on the PET's grid, z, y, x."""
+    """Return the mask on the PET's grid: above the threshold, not in air, and cleaned.
+
+    Parameters
+    ----------
+    probability : float32 array, x, y, z
+        Of tumour, on the case's grid; it is set to 0 in air.
+    case : Prepared
+    pet : SimpleITK.Image
+    description : Description
+        Of the checkpoint: threshold and postprocessing.
+
+    Returns
+    -------
+    uint8 array, z, y, x
+    """
+    probability[~case.matter] = 0
     slabs = [slab > description.threshold for slab in restore(probability, case.grid, pet)]
     mask = np.concatenate(slabs).view(np.uint8)
     return clean_mask(mask, sitk.GetArrayViewFromImage(pet), pet.GetSpacing(), description.postprocessing)

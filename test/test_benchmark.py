@@ -6,12 +6,23 @@ import re
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint, network_from_released, save_checkpoint
-from test.benchmark import case, floors, forward, machine, monai_segmentation, parts, segmentation, session
+from test.benchmark import (
+    agreement,
+    case,
+    floors,
+    forward,
+    machine,
+    monai_segmentation,
+    parts,
+    segmentation,
+    session,
+)
 from test.benchmark.__main__ import main
 from test.benchmark.process import Child, ChildError, peak_host_mib
 from test.benchmark.results import Section, short, spread, table, write_results
@@ -22,7 +33,7 @@ SIZE, SPACING = [48, 36, 16], [14.0, 14.0, 12.0]
 TORSO = functools.cache(case.make_torso)
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (case, floors, forward, machine, monai_segmentation, segmentation)
+    for module in (agreement, case, floors, forward, machine, monai_segmentation, segmentation)
 }
 
 
@@ -66,7 +77,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(parts, "Child", Here)
     for module in (parts, session):
         monkeypatch.setattr(module, "measure_once", once)
-    for module in (forward, segmentation, machine):
+    for module in (agreement, forward, segmentation, machine):
         monkeypatch.setattr(module, "reuse_freed_memory", lambda: True)
     monkeypatch.setattr(case, "make_torso", TORSO)
     monkeypatch.setattr(floors, "count_work", lambda checkpoint, patch: floors.Work(10**9, 10**6))
@@ -197,10 +208,43 @@ def test_a_fresh_process_tells_when_its_first_window_is_done(quick, tiny, tmp_pa
     assert 0 < imports <= begins <= done
 
 
+def test_masks_of_a_reduced_precision_are_compared_with_those_of_float32(quick, tiny, tmp_path):
+    torso = TORSO()
+    for name in ("first", "second"):
+        (tmp_path / "cases" / name).mkdir(parents=True)
+        sitk.WriteImage(torso.ct, tmp_path / "cases" / name / "CTres.nii.gz")
+        sitk.WriteImage(torso.pet, tmp_path / "cases" / name / "SUV.nii.gz")
+    options = ("--precision", "float32", "bfloat16", "--flips", 1, "--cases", tmp_path / "cases")
+    cases, body = rows_of(run_parts(["agreement"], tiny, tmp_path, *options))
+
+    assert (cases["cases"], body["cases"]) == ("2 in cases", "the body")
+    assert cases["precision"] == "bfloat16"
+    assert 0.5 < float(cases["mean"]) <= 1
+    assert re.fullmatch(r"[01]\.\d{4} \(first\)", cases["least"])
+    assert f"--cases {tmp_path / 'cases'}" in cases["command"]
+
+
+def test_the_dice_of_two_masks():
+    masks = [np.array(each, np.uint8) for each in ([1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0])]
+    assert agreement.dice_of(masks[0], masks[1]) == 2 / 5
+    assert agreement.dice_of(masks[0], masks[2]) == 0
+    assert agreement.dice_of(masks[2], masks[2]) == 1
+
+
+def test_less_time_than_the_body_needs_still_gives_a_mask(quick, tiny, tmp_path):
+    (row,) = rows_of(run_parts(["deadline"], tiny, tmp_path, "--time-limit", 30))
+    assert (row["exit code"], row["valid"], row["time limit (s)"]) == ("0", "yes", "30")
+    assert float(row["took (s)"]) < 30
+    assert row["passes"].endswith(" of 8")
+
+
 def test_unknown_parts_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["patches"])
-    assert "must be one of patch, body, startup, growth, got 'patches'" in capsys.readouterr().err
+    assert (
+        "must be one of patch, body, startup, growth, agreement, deadline, got 'patches'"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_child_answers_and_a_broken_one_is_noticed():

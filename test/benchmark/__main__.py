@@ -7,7 +7,6 @@ measured stay there as long as the machine is the same. Measure on a machine tha
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from pathlib import Path
 
 from algorithm.errors import UserError
 from test.benchmark.parts import PARTS
-from test.benchmark.process import ROOT, ChildError
+from test.benchmark.process import ChildError
 from test.benchmark.results import table, write_results
-from test.benchmark.session import Session
+from test.benchmark.session import Session, find_data
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -83,24 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--repetitions", type=_positive, default=5, help="of patch and startup (default: %(default)s)")
     add("--patch", type=_positive, nargs=3, metavar=("X", "Y", "Z"), help="default: the release's and the default")
     add("--setting", nargs="+", choices=("default", "released"), default=["default"],
-        help="of body, startup, growth: the checkpoint's own patch and spacing, or the release's patch on the "
-        "image's own grid (default: default)")  # fmt: skip
-    add("--flips", type=int, choices=range(1, 9), default=8, help="of body (default: %(default)s)")
+        help="of body, startup, growth, deadline: the checkpoint's own patch and spacing, or the release's patch on "
+        "the image's own grid (default: default)")  # fmt: skip
+    add("--flips", type=int, choices=range(1, 9), default=8, help="of body, agreement (default: %(default)s)")
     add("--windows", type=_positive, help="compute so many windows by MONAI and extrapolate (default: all)")
     add("--size", type=_positive, nargs=3, default=[400, 400, 326], metavar=("X", "Y", "Z"), help="of the body")
     add("--spacing", type=float, nargs=3, default=[2.04, 2.04, 3.0], metavar=("X", "Y", "Z"),
         help="in mm, of a body made without anatomy")  # fmt: skip
-    add("--anatomies", type=_absolute, default=_find_anatomies(), help="folder of STUDY/organs.nii.gz")
+    add("--anatomies", type=_absolute, default=find_data("anatomy"), help="folder of STUDY/organs.nii.gz")
+    add("--cases", type=_absolute, default=find_data("sts"), help="of agreement: folder or CSV of PET/CT pairs")
+    add("--time-limit", type=float, default=60.0, metavar="S", help="of deadline (default: %(default)g)")
     add("--growing-flips", type=int, nargs="+", choices=range(1, 9), default=[1, 2, 4, 8], metavar="N")
     add("--growing-checkpoints", type=_positive, nargs="+", default=[1, 2], metavar="N")
     add("--out", type=Path, default=RESULTS, metavar="FILE", help="default: test/benchmark/RESULTS.md")
     return parser
-
-
-def _find_anatomies() -> str | None:
-    named = os.environ.get("H2ASEG_DATA")
-    folder = (Path(named) if named else ROOT.parent / "shared" / "data") / "anatomy"
-    return str(folder) if folder.is_dir() else None
 
 
 def _absolute(path: str) -> str:

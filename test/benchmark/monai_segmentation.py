@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from torch import Tensor
 from algorithm.images import read_pet_ct
 from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.windows import cut_box, fit_box, paste_box
+from algorithm.job import mask_of
 from algorithm.network.h2aseg import tumour_probability
-from algorithm.postprocessing import clean_mask
-from algorithm.preprocessing import prepare, restore
+from algorithm.preprocessing import prepare
 from algorithm.weights import load_checkpoint
 from test.benchmark.forward import Network, plain
 from test.benchmark.machine import synchronise
@@ -62,10 +61,7 @@ def monai(
         probability = _average(images, windows, how.patch, how.overlap, flips)
         predicted = time.perf_counter()
         whole = paste_box(probability, part, case.ct.shape)
-        mask = np.concatenate([slab > how.threshold for slab in restore(whole, case.grid, pair.pet)]).view(
-            np.uint8
-        )
-        mask = clean_mask(mask, sitk.GetArrayViewFromImage(pair.pet), pair.pet.GetSpacing(), how.postprocessing)
+        mask = mask_of(whole, case, pair.pet, how)
         ended = time.perf_counter()
         np.save(save, mask)
         return {

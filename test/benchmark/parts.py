@@ -1,4 +1,4 @@
-"""The four parts of the benchmark: each measures and returns a section of the results."""
+"""The parts of the benchmark: each measures and returns a section of the results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,10 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 
+from algorithm.commands import MASK_NAME
+from algorithm.images import same_geometry
+from evaluation.cases import list_cases
+from test.benchmark.agreement import dice_of
 from test.benchmark.process import ROOT, Answer, Child, ChildError, measure_once
 from test.benchmark.results import NOT_THERE, Section, gib, short, spread, table
-from test.benchmark.session import Session, times
+from test.benchmark.session import Session, find_data, times
 
 Row = dict[str, str]
 
@@ -170,7 +176,7 @@ def _body_rows(session: Session, setting: str, device: str) -> list[Row]:
                 "host peak (GiB)": gib(answer["host_mib"]),
                 "above the inputs (GiB)": gib(answer["above_inputs_mib"]),
                 "device peak (GiB)": gib(answer["device_mib"]),
-                "Dice": f"{_dice(reference, _mask(session, way)):.4f}"
+                "Dice": f"{dice_of(np.load(reference), np.load(_mask(session, way))):.4f}"
                 if complete and "float32" in precisions
                 else NOT_THERE,
                 **session.floors(session.settings[setting]["patch"], device, way.precision, windows),
@@ -206,12 +212,6 @@ def _mask(session: Session, way: _Way) -> Path:
 
 def _ratio(slow: Answer | None, fast: Answer) -> str:
     return NOT_THERE if slow is None else short(slow["seconds"] / fast["seconds"])
-
-
-def _dice(first: Path, second: Path) -> float:
-    a, b = np.load(first).astype(bool), np.load(second).astype(bool)
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def startup(session: Session) -> Section:
@@ -337,7 +337,120 @@ def _growth_rows(session: Session, setting: str, device: str, precision: str) ->
     return rows
 
 
-PARTS = {"patch": patch, "body": body, "startup": startup, "growth": growth}
+def agreement(session: Session) -> Section:
+    """Compare masks of reduced precision with those of float32: on cases of the user's, and on the body."""
+    chosen = session.options.cases
+    groups = {"the body": [("body", *(session.files("default")[name] for name in ("ct", "pet")))]}
+    if chosen is not None:
+        listed = list_cases(Path(chosen))
+        patients = [(case.name, str(case.ct), str(case.pet)) for case in listed]
+        groups = {f"{len(patients)} in {Path(chosen).name}": patients, **groups}
+    flips = session.options.flips
+    rows = []
+    for device, (group, cases) in itertools.product(session.devices, groups.items()):
+        answer = measure_once(
+            "agreement:agreement",
+            weights=session.files("default")["weights"],
+            cases=cases,
+            precisions=[each for each in session.precisions(device) if each != "float32"],
+            device=device,
+            flips=flips,
+        )
+        for precision, dice in answer.items():
+            worst = min(dice, key=lambda name: dice[name])
+            rows.append(
+                {
+                    "cases": group,
+                    "device": device,
+                    "precision": precision,
+                    "flips": str(flips),
+                    "mean": f"{statistics.fmean(dice.values()):.4f}",
+                    "median": f"{statistics.median(dice.values()):.4f}",
+                    "least": f"{dice[worst]:.4f} ({worst})",
+                    "below 0.995": str(sum(value < 0.995 for value in dice.values())),
+                    "command": _command(session, "agreement", device=device, precision=[precision]),
+                }
+            )
+    text = f"""
+{_case_text(session)}
+
+Dice of the product's mask in a reduced precision with its mask in float32, both with the box.
+
+{table(rows)}
+
+{session.conditions(_patches(session))}"""
+    return Section("Agreement of reduced precision", text)
+
+
+def deadline(session: Session) -> Section:
+    """Give the product less time than the body needs."""
+    limit = session.options.time_limit
+    rows = [
+        _deadline_row(session, setting, device, precision, limit)
+        for setting in session.options.setting
+        for device in session.devices
+        for precision in session.precisions(device)
+    ]
+    text = f"""
+{_case_text(session)}
+
+`python -m algorithm predict --time-limit {limit:g}` on that body; seconds from outside, from starting the process
+to its end. "Valid": the mask has the PET's geometry, is uint8 and holds nothing but 0 and 1.
+
+{table(rows)}
+
+{session.conditions(_patches(session))}"""
+    return Section("Against the clock", text)
+
+
+def _deadline_row(session: Session, setting: str, device: str, precision: str, limit: float) -> Row:
+    files, out = session.files(setting), session.folder / "deadline"
+    report = out / "report.json"
+    report.unlink(missing_ok=True)
+    began = time.monotonic()
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "algorithm", "predict", files["ct"], files["pet"], str(out)),
+            *("--weights", files["weights"], "--device", device, "--precision", precision),
+            *("--time-limit", str(limit), "--report", str(report)),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    if not report.is_file():
+        raise ChildError(f"predict --time-limit {limit:g} ended with exit code {ended.returncode} and no report")
+    done = json.loads(report.read_text())
+    return {
+        "setting": setting,
+        "device": device,
+        "precision": precision,
+        "time limit (s)": f"{limit:g}",
+        "took (s)": short(seconds),
+        "exit code": str(ended.returncode),
+        "valid": "yes" if _valid(out / MASK_NAME, Path(files["pet"])) else "no",
+        "passes": f"{done['passes']} of {done['passes_planned']}",
+        "stopped because": done["stopped_because"],
+        "otherwise than asked": "; ".join(done["notes"]) or NOT_THERE,
+        "command": _command(session, "deadline", setting=[setting], device=device, precision=[precision]),
+    }
+
+
+def _valid(mask: Path, pet: Path) -> bool:
+    found, wanted = sitk.ReadImage(str(mask)), sitk.ReadImage(str(pet))
+    values = set(np.unique(sitk.GetArrayViewFromImage(found)).tolist())
+    return same_geometry(found, wanted) and found.GetPixelID() == sitk.sitkUInt8 and values <= {0, 1}
+
+
+PARTS = {
+    "patch": patch,
+    "body": body,
+    "startup": startup,
+    "growth": growth,
+    "agreement": agreement,
+    "deadline": deadline,
+}
 
 
 def _patches(session: Session) -> list[Sequence[int]]:
@@ -360,6 +473,8 @@ def _command(session: Session, part: str, **chosen: Any) -> str:
     """Return the command that measures a row and those it is compared with."""
     words = ["python", "-m", "test.benchmark", part]
     given = {name: getattr(session.options, name) for name in _OPTIONS_OF[part]}
+    if given.get("cases") == find_data("sts"):  # found again without being named
+        del given["cases"]
     for name, value in {**given, **chosen}.items():
         if value is not None:
             words.append("--" + name.replace("_", "-"))
@@ -373,4 +488,6 @@ _OPTIONS_OF = {
     "body": (*_OF_CASE, "windows"),
     "startup": (*_OF_CASE, "repetitions"),
     "growth": (*_OF_CASE, "growing_flips", "growing_checkpoints"),
+    "agreement": (*_OF_CASE, "flips", "cases"),
+    "deadline": (*_OF_CASE, "time_limit"),
 }

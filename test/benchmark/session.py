@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from test.benchmark.process import Answer, measure_once
+from test.benchmark.process import ROOT, Answer, measure_once
 from test.benchmark.results import short
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -110,6 +111,13 @@ class Session:
                 f"{elements / 1e6:.0f} million elements moved."
             )
         return "\n".join(f"* {line}" for line in lines)
+
+
+def find_data(name: str) -> str | None:
+    """Return a folder of the data that H2ASEG_DATA names or the checkout's neighbour holds, if it is there."""
+    named = os.environ.get("H2ASEG_DATA")
+    folder = (Path(named) if named else ROOT.parent / "shared" / "data") / name
+    return str(folder) if folder.is_dir() else None
 
 
 def times(sides: Sequence[int]) -> str:
