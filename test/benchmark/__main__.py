@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--repetitions", type=_positive, default=5, help="of patch and startup (default: %(default)s)")
     add("--patch", type=_positive, nargs=3, metavar=("X", "Y", "Z"), help="default: the release's and the default")
     add("--setting", nargs="+", choices=("default", "released"), default=["default"],
-        help="of body, startup, growth, deadline: the checkpoint's own patch and spacing, or the release's patch on "
-        "the image's own grid (default: default)")  # fmt: skip
+        help="of body, startup, growth, deadline: the checkpoint's own patch and spacing, or the release's patch "
+        "on the image's own grid (default: default)")  # fmt: skip
     add("--flips", type=int, choices=range(1, 9), default=8, help="of body, agreement (default: %(default)s)")
     add("--windows", type=_positive, help="compute so many windows by MONAI and extrapolate (default: all)")
     add("--size", type=_positive, nargs=3, default=[400, 400, 326], metavar=("X", "Y", "Z"), help="of the body")
