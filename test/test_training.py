@@ -18,6 +18,7 @@ import torch
 from algorithm.description import Description, Normalisation
 from algorithm.network.architecture import Architecture
 from algorithm.weights import load_checkpoint
+from evaluation.__main__ import main as evaluate
 from test.trees import SPACING, alter, write_tree
 from training.__main__ import main
 from training.augmentation import Augmentation, DropModalityd
@@ -480,6 +481,19 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
     assert masks == [f"{name}_study.nii.gz" for name in "abcde"]
     assert "| network, 8 flips |" in (tmp_path / "table.md").read_text()
     assert set(json.loads((tmp_path / "scores.json").read_text())["summary"]) == set(methods)
+
+    for count in (1, 8):
+        listed, again = tmp_path / f"cases_flips_{count}.csv", tmp_path / "again.csv"
+        score = ["score", "--prediction", str(tmp_path), "--truth", str(tree), "--edition", "paper"]
+        assert evaluate([*score, "--cases", str(listed), "--csv", str(again)]) == 0
+        method = "network" if count == 1 else f"network, {count} flips"
+        expected = {row["case"]: row for row in rows if row["method"] == method}
+        scored = list(csv.DictReader(again.read_text().splitlines()))
+        assert sorted(row["case"] for row in scored) == sorted(expected)
+        for row in scored:
+            for name in ("dice", "fpv_ml", "fnv_ml", "hd95_mm"):
+                assert float(row[name] or "nan") == pytest.approx(float(expected[row["case"]][name]), nan_ok=True)
+    capsys.readouterr()
 
     stamps = [path.stat().st_mtime_ns for path in tmp_path.glob("fold_*/masks_flips_8/*")]
     assert main(["crossvalidate", *arguments[1:]]) == 0

@@ -47,6 +47,9 @@ The paper's ablation, four runs with one budget:
     python -m training crossvalidate --data DIR --cache cache --out "runs/cv $modules" $modules
   done
 A finished fold is kept: the same command again goes on where it stopped.
+
+The evaluation scores the masks again (SEGs on the PET's grid only):
+  python -m evaluation score --prediction OUT --truth DIR --cases OUT/cases_flips_1.csv --edition paper
 """
 
 
@@ -78,11 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run all folds, then write ``scores.csv``, ``scores.json`` and ``table.md``."""
+    """Run all folds, then write ``scores.csv``, ``scores.json``, ``table.md`` and ``cases_flips_N.csv``."""
     device, processes = fit.start(args)
     say = fit.speaker(processes)
     deadline = time.monotonic() + args.time_budget
     rows: list[Row] = []
+    held: list[tuple[int, Case]] = []
     try:
         material = fit.gather_material(args, processes, say)
         for fold, split in enumerate(folds_of(material, args.folds, args.seed)):
@@ -94,9 +98,11 @@ def main(args: argparse.Namespace) -> int:
             if not run.finished:
                 return 0
             cases = held_back(material, split)
+            held += [(fold, case) for case in cases]
             rows += score_fold(fold, run.checkpoint, cases, args.flips, device, args.precision, say, processes)
         if processes.is_first:
             write_reports(rows, args.out)
+            write_case_lists(held, material.datasets[0].folder, args.flips, args.out)
             say(f"\n{table(rows)}\n\nevery patient: {args.out / 'scores.csv'}")
     finally:
         leave_processes()
@@ -159,7 +165,7 @@ def score_fold(
         for count in flips:
             settings = job.Settings(device=device.type, precision=precision, flips=count)
             mask = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask
-            write_mask(mask, study.pet, folder / f"masks_flips_{count}" / f"{case.name.replace('/', '_')}.nii.gz")
+            write_mask(mask, study.pet, folder / _mask_name(count, case))
             masks[_method(count)] = mask
         rows += [Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()]
     rows = sorted(processes.gather(rows), key=lambda row: key["cases"].index(row.case))
@@ -191,6 +197,30 @@ def write_reports(rows: Sequence[Row], out: Path) -> None:
             temporary.write_text(content, encoding="utf-8")
 
 
+def write_case_lists(held: Sequence[tuple[int, Case]], data: Path, flips: Sequence[int], out: Path) -> None:
+    """Write, for each number of flips, which mask belongs to which contours, as ``evaluation score`` reads it.
+
+    Parameters
+    ----------
+    held : sequence of (int, Case)
+        Every held-back case and its fold.
+    data : Path
+        Folder of the data set; ``--truth`` of ``evaluation score``.
+    flips : sequence of int
+    out : Path
+        Folder of the cross-validation; ``--prediction`` of ``evaluation score``.
+    """
+    for count in flips:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["case", "truth", "prediction"])
+        for fold, case in held:
+            mask = Path(f"fold_{fold}", _mask_name(count, case))
+            writer.writerow([case.name, case.seg.relative_to(data).as_posix(), mask.as_posix()])
+        with written_whole(out / f"cases_flips_{count}.csv") as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
 def summarise(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean, median and standard deviation of each reported score by method, over the cases that have it."""
     by_method: dict[str, list[Scores]] = {}
@@ -212,6 +242,10 @@ def table(rows: Sequence[Row]) -> str:
         cells = [f"{each['mean']:.3f} ({each['median']:.3f}, {each['std']:.3f})" for each in scores.values()]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _mask_name(flips: int, case: Case) -> Path:
+    return Path(f"masks_flips_{flips}", f"{case.name.replace('/', '_')}.nii.gz")
 
 
 def _method(flips: int) -> str:
