@@ -197,7 +197,7 @@ def _layout_of_files(input_dir: Path) -> _Layout:
     _refuse_task_two(entry.name for folder in (input_dir, input_dir / "images") for entry in _entries(folder))
     clicks = input_dir / CLICKS_FILE
     return _Layout(
-        Edition.V if clicks.exists() else Edition.III, input_dir / CT_FOLDER, input_dir / PET_FOLDER, clicks
+        Edition.V if clicks.is_file() else Edition.III, input_dir / CT_FOLDER, input_dir / PET_FOLDER, clicks
     )
 
 

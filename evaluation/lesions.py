@@ -29,6 +29,9 @@ ORGANS = {
 }  # fmt: skip
 """Labels of an organ map, as the organ maps of MIC-DKFZ/autopet-3-submission have them."""
 
+HOT_ORGANS = ("brain", "heart", "kidneys", "bladder")
+"""Whose normal uptake is as high as a tumour's: a network that calls one of them does not know a body."""
+
 ELSEWHERE = "elsewhere"
 REACH_MM = 10.0
 """A false positive belongs to the nearest organ this near: PET blurs an organ's uptake over its edge."""
@@ -226,6 +229,8 @@ def organ_table(findings: Sequence[Findings]) -> str:
     if mapped:
         names = (*ORGANS.values(), ELSEWHERE)
         lines += [_organ_row(name, [volumes[name] for volumes in mapped]) for name in names]
+        together = [sum(volumes[name] for name in HOT_ORGANS) for volumes in mapped]
+        lines.append(_organ_row(" + ".join(HOT_ORGANS), together))
     lines.append(_organ_row("all", [found.fpv_ml for found in findings]))
     return "\n".join(lines)
 

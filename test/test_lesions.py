@@ -108,7 +108,9 @@ def test_command_line(case: Case, prediction: Path, tmp_path: Path, capsys: pyte
     report, table = tmp_path / "lesions.json", tmp_path / "lesions.csv"
     arguments = ["--input", str(tmp_path / "cases"), "--prediction", str(prediction.parent)]
     assert main(["lesions", *arguments, "--json", str(report), "--csv", str(table)]) == 0
-    assert "| brain | 12.00 | 12.00 | 12.00 | 1 of 1 |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for row in ("brain", "brain + heart + kidneys + bladder"):
+        assert f"| {row} | 12.00 | 12.00 | 12.00 | 1 of 1 |" in out
     content = json.loads(report.read_text())
     assert [each["lesions"] for each in content["sizes"]] == [1, 1, 0, 1, 2]
     assert content["cases"][0]["fpv_by_organ_ml"]["brain"] == pytest.approx(12.0)

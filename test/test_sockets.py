@@ -82,6 +82,12 @@ def test_clicks_mean_an_interactive_edition(folders: tuple[Path, Path], content:
     assert job.clicks == count
 
 
+def test_a_folder_called_like_the_clicks_is_none(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "lesion-clicks.json").mkdir()
+
+    assert find_job(*folders).edition is Edition.III
+
+
 @pytest.mark.parametrize("content", ['{"points": 3}', '{"dots": []}', "[1, 2]", '"clicks"', '{"points": ['])
 def test_malformed_clicks(folders: tuple[Path, Path], content: str) -> None:
     (folders[0] / "lesion-clicks.json").write_text(content)
