@@ -30,7 +30,8 @@ ORGANS = {
 """Labels of an organ map, as the organ maps of MIC-DKFZ/autopet-3-submission have them."""
 
 HOT_ORGANS = ("brain", "heart", "kidneys", "bladder")
-"""Whose normal uptake is as high as a tumour's: a network that calls one of them does not know a body."""
+"""Whose normal uptake is as high as a tumour's: a network that calls one of them does not know a body. Counted are
+all voxels in them outside the truth, those of a predicted lesion that also touches a true one too."""
 
 ELSEWHERE = "elsewhere"
 REACH_MM = 10.0
@@ -65,12 +66,15 @@ class Findings:
         Volume of the predicted lesions that touch no true one.
     by_organ : dict of str to float, or None
         The same volume by organ; None without an organ map.
+    hot_organs_ml : float or None
+        Volume called tumour inside :data:`HOT_ORGANS` and outside the truth.
     """
 
     case: str
     lesions: tuple[Lesion, ...]
     fpv_ml: float
     by_organ: dict[str, float] | None
+    hot_organs_ml: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,11 +138,14 @@ def inspect_case(case: Case, prediction_path: Path, organs_name: str = "organs.n
     np.maximum.at(iou, overlaps.pair_truth, overlaps.pair_iou)
     voxel_ml = float(np.prod(spacing)) / 1000
     false = false_positives(truth, prediction)
+    organs = _read_organs(case.truth.with_name(organs_name), truth_image, case.truth)
+    hot = None if organs is None else np.isin(organs, [key for key, name in ORGANS.items() if name in HOT_ORGANS])
     return Findings(
         case.name,
         tuple(Lesion(float(n) * voxel_ml, float(i)) for n, i in zip(overlaps.truth, iou, strict=True)),
         float(np.count_nonzero(false)) * voxel_ml,
-        _by_organ(false, case.truth.with_name(organs_name), truth_image, case.truth),
+        None if organs is None else volume_by_organ(false, organs, spacing),
+        None if hot is None else float(np.count_nonzero(hot & prediction & ~truth)) * voxel_ml,
     )
 
 
@@ -195,6 +202,7 @@ def report(findings: Sequence[Findings]) -> dict[str, object]:
                 "case": found.case,
                 "fpv_ml": found.fpv_ml,
                 "fpv_by_organ_ml": found.by_organ,
+                "hot_organs_ml": found.hot_organs_ml,
                 "lesions": [{"volume_ml": each.volume_ml, "iou": each.iou} for each in found.lesions],
             }
             for found in findings
@@ -229,9 +237,10 @@ def organ_table(findings: Sequence[Findings]) -> str:
     if mapped:
         names = (*ORGANS.values(), ELSEWHERE)
         lines += [_organ_row(name, [volumes[name] for volumes in mapped]) for name in names]
-        together = [sum(volumes[name] for name in HOT_ORGANS) for volumes in mapped]
-        lines.append(_organ_row(" + ".join(HOT_ORGANS), together))
     lines.append(_organ_row("all", [found.fpv_ml for found in findings]))
+    hot = [found.hot_organs_ml for found in findings if found.hot_organs_ml is not None]
+    if hot:
+        lines.append(_organ_row(f"inside {', '.join(HOT_ORGANS)}, all that is called", hot))
     return "\n".join(lines)
 
 
@@ -243,7 +252,7 @@ def _organ_row(name: str, volumes: Sequence[float]) -> str:
     )
 
 
-def _by_organ(false: Mask, path: Path, truth: sitk.Image, truth_path: Path) -> dict[str, float] | None:
+def _read_organs(path: Path, truth: sitk.Image, truth_path: Path) -> NDArray[np.uint8] | None:
     if not path.is_file():
         return None
     image = read_image(path, "organ map")
@@ -251,7 +260,8 @@ def _by_organ(false: Mask, path: Path, truth: sitk.Image, truth_path: Path) -> d
     organs = sitk.GetArrayViewFromImage(image)
     if not np.isin(np.unique(organs), (0, *ORGANS)).all():
         raise InvalidImageError(f"the organ map {path} must have the labels 0 to {max(ORGANS)} only; correct it")
-    return volume_by_organ(false, organs.astype(np.uint8), truth.GetSpacing())
+    checked: NDArray[np.uint8] = organs.astype(np.uint8)
+    return checked
 
 
 def _check_grid(image: sitk.Image, path: Path, truth: sitk.Image, truth_path: Path) -> None:

@@ -50,6 +50,30 @@ def test_crop_centres_lie_in_and_outside_the_lesion(tmp_path):
     assert (ct[tuple(case.background_points().T)] > -500).mean() > 1.2 * (ct > -500).mean()
 
 
+def test_contours_of_the_whole_image_are_named(tmp_path):
+    root = write_tree(tmp_path / "data", "a", "b")
+    alter(root / "b" / "study" / "SEG.nii.gz", np.ones_like)
+    cache = build(root, tmp_path)
+
+    assert [case.patient for case in cache.cases] == ["a"]
+    assert "leaves no background" in cache.skipped[0].reason
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_an_entry_that_another_run_made_meanwhile_is_taken(tmp_path, monkeypatch):
+    root = write_tree(tmp_path / "data", "a")
+    crop_centres, nested = cache_module._crop_centres, iter([True])
+
+    def slow(*arguments):
+        if next(nested, False):
+            build(root, tmp_path)
+        return crop_centres(*arguments)
+
+    monkeypatch.setattr(cache_module, "_crop_centres", slow)
+    assert len(build(root, tmp_path).cases) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_half_of_the_background_centres_are_hot_healthy_tissue():
     pet = np.full((10, 20, 20), 0.5, np.float32)
     pet[2:4, 2:4, 2:4] = 9  # a healthy organ: 8 of 4000 voxels

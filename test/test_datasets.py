@@ -103,6 +103,30 @@ def test_an_incomplete_study_is_named_with_what_is_missing(tmp_path):
     assert [(each.name, each.reason) for each in found.skipped] == [("b/study", "no SUV.nii.gz, no SEG.nii.gz")]
 
 
+def test_a_study_with_other_names_is_named_too(tmp_path):
+    write_tree(tmp_path, "a", "b")
+    for path in (tmp_path / "b/study").iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+
+    (skipped,) = find_cases(tmp_path).skipped
+
+    assert (skipped.name, skipped.reason) == ("b/study", "no CTres.nii.gz, no SUV.nii.gz, no SEG.nii.gz")
+
+
+def test_labels_without_images_are_named(tmp_path):
+    (case,) = find_cases(write_tree(tmp_path / "autopet", "a")).cases
+    for image, target in ((case.ct, "imagesTr/x_0000"), (case.pet, "imagesTr/x_0001"), (case.seg, "labelsTr/x")):
+        copy(image, tmp_path / "raw" / f"{target}.nii.gz")
+    copy(case.seg, tmp_path / "raw/labelsTr/y.nii.gz")
+
+    found = find_cases(tmp_path / "raw")
+
+    assert [case.name for case in found.cases] == ["x"]
+    assert [(each.name, each.reason) for each in found.skipped] == [
+        ("y", "no imagesTr/y_0000.nii.gz, no imagesTr/y_0001.nii.gz")
+    ]
+
+
 def test_every_label_is_tumour(tmp_path):
     (case,) = find_cases(write_tree(tmp_path, "a")).cases
     alter(case.seg, lambda values: values * 2)

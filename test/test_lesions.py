@@ -79,6 +79,14 @@ def test_false_positives_are_the_fpvs_of_the_scores(case: Case, prediction: Path
     assert inspect_case(case, prediction).fpv_ml == pytest.approx(scores.fpv_ml)
 
 
+def test_an_organ_called_together_with_a_lesion_is_seen(case: Case, tmp_path: Path) -> None:
+    """One predicted lesion from the true one to the brain is no false positive, yet the brain is called."""
+    bridge = LARGE | BRAIN | box(slice(8, 11), slice(3, 9), slice(6, 13))
+    found = inspect_case(case, write(tmp_path / "bridge.mha", bridge))
+    assert found.fpv_ml == 0
+    assert found.hot_organs_ml == pytest.approx(BRAIN.sum() * VOXEL_ML)
+
+
 def test_reach_is_in_millimetres() -> None:
     organs = np.zeros(SHAPE, np.uint8)
     organs[:, 0, 0] = 4
@@ -109,11 +117,12 @@ def test_command_line(case: Case, prediction: Path, tmp_path: Path, capsys: pyte
     arguments = ["--input", str(tmp_path / "cases"), "--prediction", str(prediction.parent)]
     assert main(["lesions", *arguments, "--json", str(report), "--csv", str(table)]) == 0
     out = capsys.readouterr().out
-    for row in ("brain", "brain + heart + kidneys + bladder"):
-        assert f"| {row} | 12.00 | 12.00 | 12.00 | 1 of 1 |" in out
+    assert "| brain | 12.00 | 12.00 | 12.00 | 1 of 1 |" in out
+    assert "| inside brain, heart, kidneys, bladder, all that is called | 9.60 | 9.60 | 9.60 | 1 of 1 |" in out
     content = json.loads(report.read_text())
     assert [each["lesions"] for each in content["sizes"]] == [1, 1, 0, 1, 2]
     assert content["cases"][0]["fpv_by_organ_ml"]["brain"] == pytest.approx(12.0)
+    assert content["cases"][0]["hot_organs_ml"] == pytest.approx(BRAIN.sum() * VOXEL_ML)
     assert len(table.read_text().splitlines()) == 1 + 3
 
 

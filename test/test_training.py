@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from algorithm.description import Description, Normalisation
 from algorithm.network.architecture import Architecture
@@ -24,6 +26,7 @@ from training.__main__ import main
 from training.augmentation import Augmentation, DropModalityd
 from training.cache import build_cache
 from training.datasets import find_cases
+from training.losses import DeepSupervisionLoss
 from training.sampling import CropSampler, Source, cut, prefetch
 from training.settings import Settings
 from training.splits import read_split
@@ -402,6 +405,43 @@ def in_two_processes(arguments: list[str]) -> str:
     ).stdout
 
 
+def test_a_refused_run_leaves_the_split_of_the_first(tree, cache_folder, tmp_path, capsys):
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 0
+    before = (tmp_path / "split.json").read_text()
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1", "--split", "all")) == 2
+    assert "holds a run with other values of ct, pet, training cases" in capsys.readouterr().err
+    assert (tmp_path / "split.json").read_text() == before
+
+
+def test_tensorboard_keeps_every_epoch_over_a_resume(tree, cache_folder, tmp_path):
+    for more in (["--time-budget", "0"], []):
+        assert main(options(tree, cache_folder, tmp_path, "--steps", "3", "--steps-per-epoch", "1", *more)) == 0
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    assert [point.step for point in events.Scalars("loss")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("broken", "code"), [({2}, 0), ({0, 1, 2, 3, 4}, 2)])
+def test_gradients_that_are_not_finite_change_nothing(
+    tree, cache_folder, tmp_path, capsys, monkeypatch, broken, code
+):
+    forward, calls = DeepSupervisionLoss.forward, itertools.count()
+
+    def sometimes_broken(self, *arguments):
+        return forward(self, *arguments) * (math.nan if next(calls) in broken else 1.0)
+
+    monkeypatch.setattr(DeepSupervisionLoss, "forward", sometimes_broken)
+    assert (
+        main(options(tree, cache_folder, tmp_path, "--steps", "5", "--save-every", "1", "--split", "all")) == code
+    )
+    printed = capsys.readouterr()
+    if code:
+        assert "5 of the 5 steps before step 5 had gradients that are not finite" in printed.err
+    else:
+        assert "1 steps skipped" in printed.out
+    state = state_of(tmp_path)
+    assert all(torch.isfinite(value).all() for value in (*state["network"].values(), *state["average"].values()))
+
+
 def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
     more = ["--steps", "5", "--batch", "4", "--dropout", "0", "--precision", "float32", "--split", "all"]
     together = in_two_processes(options(tree, cache_folder, tmp_path / "two", *more))
@@ -438,6 +478,9 @@ def test_a_damaged_state_is_explained(tree, cache_folder, tmp_path, capsys):
         (["--precision", "float16"], 3, "--precision float16 needs a GPU"),
         (["--precision", "bfloat16"], 3, "a patch of at least 48 voxels along x, got 32"),
         (["--split", "fold:7/5"], 2, "the fold must lie between 0 and 4, got 7"),
+        (["--misalignment", "-1"], 2, "misalignment_voxels must not be negative, got -1"),
+        (["--learning-rate", "0"], 2, "learning_rate must be above 0, got 0.0"),
+        (["--learning-rate", "nan"], 2, "learning_rate must be above 0, got nan"),
     ],
 )
 def test_wrong_options_end_in_one_sentence(tree, cache_folder, tmp_path, capsys, more, code, message):
@@ -446,6 +489,9 @@ def test_wrong_options_end_in_one_sentence(tree, cache_folder, tmp_path, capsys,
     assert err.count("\n") == 1
     assert err.startswith("Error: ")
     assert message in err
+
+
+FOLDERS = ("SUV_2.5", "SUV_4", "41_of_SUVmax", "best_threshold_knows_the_truth", "network", "network_8_flips")
 
 
 def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_them(
@@ -477,17 +523,17 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
     for fold in range(2):
         description = load_checkpoint(tmp_path / f"fold_{fold}" / "last.json").description
         assert (description.architecture.mcsa, description.architecture.tamw) == (True, False)
-    masks = sorted(path.name for path in tmp_path.glob("fold_*/masks_flips_8/*"))
-    assert masks == [f"{name}_study.nii.gz" for name in "abcde"]
+    folders = {method: tmp_path / "masks" / name for method, name in zip(methods, FOLDERS, strict=True)}
+    for folder in folders.values():
+        assert sorted(path.name for path in folder.iterdir()) == [f"{name}_study.nii.gz" for name in "abcde"]
     assert "| network, 8 flips |" in (tmp_path / "table.md").read_text()
     assert set(json.loads((tmp_path / "scores.json").read_text())["summary"]) == set(methods)
 
-    for count in (1, 8):
-        listed, again = tmp_path / f"cases_flips_{count}.csv", tmp_path / "again.csv"
-        score = ["score", "--prediction", str(tmp_path), "--truth", str(tree), "--edition", "paper"]
-        assert evaluate([*score, "--cases", str(listed), "--csv", str(again)]) == 0
-        method = "network" if count == 1 else f"network, {count} flips"
-        expected = {row["case"]: row for row in rows if row["method"] == method}
+    for method, folder in folders.items():
+        again = tmp_path / "again.csv"
+        score = ["score", "--prediction", str(folder), "--truth", str(tree), "--edition", "paper"]
+        assert evaluate([*score, "--cases", str(tmp_path / "cases.csv"), "--csv", str(again)]) == 0
+        expected = {row["case"].replace("/", "_"): row for row in rows if row["method"] == method}
         scored = list(csv.DictReader(again.read_text().splitlines()))
         assert sorted(row["case"] for row in scored) == sorted(expected)
         for row in scored:
@@ -495,10 +541,16 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
                 assert float(row[name] or "nan") == pytest.approx(float(expected[row["case"]][name]), nan_ok=True)
     capsys.readouterr()
 
-    stamps = [path.stat().st_mtime_ns for path in tmp_path.glob("fold_*/masks_flips_8/*")]
+    stamps = [path.stat().st_mtime_ns for path in (tmp_path / "masks").rglob("*.nii.gz")]
     assert main(["crossvalidate", *arguments[1:]]) == 0
-    assert stamps == [path.stat().st_mtime_ns for path in tmp_path.glob("fold_*/masks_flips_8/*")]
+    assert stamps == [path.stat().st_mtime_ns for path in (tmp_path / "masks").rglob("*.nii.gz")]
     assert capsys.readouterr().out.splitlines()[-8:] == first.splitlines()[-8:]
+
+
+def test_a_start_that_knows_the_patients_is_refused(tree, cache_folder, tmp_path, capsys, trained):
+    arguments = options(tree, cache_folder, tmp_path, "--init", str(trained))
+    assert main(["crossvalidate", *arguments[1:]]) == 2
+    assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
 
 
 def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys):

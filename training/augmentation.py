@@ -66,9 +66,12 @@ class Augmentation:
         for name in ("probability", "flip", "drop_modality"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        for name in ("rotation_deg", "brightness", "noise", "misalignment_voxels"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.scaling < 1:
             raise ValueError(f"scaling must be at least 0 and below 1, got {self.scaling}")
-        if self.gamma < 1:
+        if not 1 <= self.gamma < math.inf:
             raise ValueError(f"gamma must be at least 1, got {self.gamma}")
 
     @property

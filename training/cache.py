@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import sys
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from algorithm.errors import MissingInputError, OutputError, UserError
+from algorithm.errors import InvalidImageError, MissingInputError, OutputError, UserError
 from algorithm.images import AIR_HU
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import body_mask, resample
@@ -203,13 +204,6 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         "seg": seg,
     }
     points = {"tumour_points": tumour_points, "background_points": background_points}
-    partial = entry.with_name(entry.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, volume in volumes.items():
-        np.save(partial / f"{name}.npy", np.ascontiguousarray(volume.transpose(2, 1, 0)))
-    for name, coordinates in points.items():
-        np.save(partial / f"{name}.npy", coordinates)
     stored = {
         "name": case.name,
         "patient": case.patient,
@@ -218,8 +212,21 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         "tumour_ml": float(seg.sum()) * voxel_ml,
         "files": {path.name: path.stat().st_size for path in (case.ct, case.pet, case.seg)},
     }
-    (partial / "entry.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-    partial.replace(entry)
+    partial = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.part")  # another run may be making the same entry
+    partial.mkdir(parents=True)
+    try:
+        for name, volume in volumes.items():
+            np.save(partial / f"{name}.npy", np.ascontiguousarray(volume.transpose(2, 1, 0)))
+        for name, coordinates in points.items():
+            np.save(partial / f"{name}.npy", coordinates)
+        (partial / "entry.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+        try:
+            partial.replace(entry)
+        except OSError:
+            if not (entry / "entry.json").is_file():  # the other run was not faster either
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _array(image: sitk.Image) -> NDArray[np.float32]:
@@ -239,6 +246,8 @@ def _crop_centres(
     starts = np.searchsorted(lesion[order], lesion[order])
     kept = inside[order[np.arange(len(order)) - starts < POINTS_PER_LESION]]
     healthy = seg == 0
+    if not healthy.any():
+        raise InvalidImageError("the contours cover the whole image, which leaves no background to learn from")
     anywhere = np.flatnonzero(body & healthy if (body & healthy).any() else healthy)
     hot = np.flatnonzero(body & healthy & (pet > HIGH_UPTAKE_SUV))
     drawn = [rng.choice(places, BACKGROUND_POINTS // 2) for places in (anywhere, hot) if places.size]

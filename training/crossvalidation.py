@@ -9,9 +9,9 @@ import io
 import itertools
 import json
 import math
-import statistics
+import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,19 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
+import algorithm
+import evaluation
 from algorithm import job
 from algorithm.description import read_description
+from algorithm.errors import UsageError
 from algorithm.files import written_whole
 from algorithm.images import write_mask
 from algorithm.weights import load_checkpoint
+from evaluation.bundle import folder_sha256
 from evaluation.editions import RULES
 from evaluation.metrics import Scores, measure
+from evaluation.score import csv_text, write_text
+from evaluation.score import summarise as spread
 from training import fit
 from training.datasets import Case, Study, read_study
 from training.parallel import Processes, leave_processes
@@ -49,7 +55,7 @@ The paper's ablation, four runs with one budget:
 A finished fold is kept: the same command again goes on where it stopped.
 
 The evaluation scores the masks again (SEGs on the PET's grid only):
-  python -m evaluation score --prediction OUT --truth DIR --cases OUT/cases_flips_1.csv --edition paper
+  python -m evaluation score --prediction OUT/masks/network --truth DIR --cases OUT/cases.csv --edition paper
 """
 
 
@@ -73,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flips",
         type=int,
         nargs="+",
+        choices=range(1, 9),
         default=(1, 8),
         metavar="N",
         help="flips averaged, one table row each (1 8)",
@@ -81,14 +88,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run all folds, then write ``scores.csv``, ``scores.json``, ``table.md`` and ``cases_flips_N.csv``."""
+    """Run all folds, then write ``scores.csv``, ``scores.json``, ``table.md`` and ``cases.csv``."""
     device, processes = fit.start(args)
     say = fit.speaker(processes)
     deadline = time.monotonic() + args.time_budget
     rows: list[Row] = []
-    held: list[tuple[int, Case]] = []
+    held: list[Case] = []
     try:
         material = fit.gather_material(args, processes, say)
+        _check_start(args.init, material.datasets[0].folder)
         for fold, split in enumerate(folds_of(material, args.folds, args.seed)):
             say(f"fold {fold} of {args.folds}: {len(split.test)} patients held back")
             folder = args.out / f"fold_{fold}"
@@ -98,11 +106,11 @@ def main(args: argparse.Namespace) -> int:
             if not run.finished:
                 return 0
             cases = held_back(material, split)
-            held += [(fold, case) for case in cases]
+            held += cases
             rows += score_fold(fold, run.checkpoint, cases, args.flips, device, args.precision, say, processes)
         if processes.is_first:
             write_reports(rows, args.out)
-            write_case_lists(held, material.datasets[0].folder, args.flips, args.out)
+            write_case_list(held, material.datasets[0].folder, args.out / "cases.csv")
             say(f"\n{table(rows)}\n\nevery patient: {args.out / 'scores.csv'}")
     finally:
         leave_processes()
@@ -141,13 +149,14 @@ def score_fold(
 ) -> list[Row]:
     """Segment and score the held-back cases, and the yardsticks on them; finished scores are read again.
 
-    The processes share the cases; all get all the rows. Masks are written beside the checkpoint, to
-    ``masks_flips_N/CASE.nii.gz``, on the PET's own grid.
+    The processes share the cases; all get all the rows. Masks of all folds are written to
+    ``masks/METHOD/CASE.nii.gz`` beside the folds' folders, on the PET's own grid.
     """
-    folder = checkpoint.parent
-    stored = folder / "scores.json"
+    stored = checkpoint.parent / "scores.json"
     key = {
         "sha256": read_description(checkpoint).sha256,
+        "code": [folder_sha256(Path(package.__path__[0])) for package in (algorithm, evaluation)],
+        "precision": precision,
         "flips": list(flips),
         "cases": [case.name for case in cases],
     }
@@ -164,9 +173,11 @@ def score_fold(
         masks = {name: _threshold(study, rule) for name, rule in YARDSTICKS.items()}
         for count in flips:
             settings = job.Settings(device=device.type, precision=precision, flips=count)
-            mask = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask
-            write_mask(mask, study.pet, folder / _mask_name(count, case))
-            masks[_method(count)] = mask
+            masks[_method(count)] = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask
+        for name, mask in masks.items():
+            write_mask(
+                mask, study.pet, checkpoint.parent.parent / "masks" / _slug(name) / f"{_slug(case.name)}.nii.gz"
+            )
         rows += [Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()]
     rows = sorted(processes.gather(rows), key=lambda row: key["cases"].index(row.case))
     for name, scored in itertools.groupby(rows, key=lambda row: row.case):
@@ -197,28 +208,20 @@ def write_reports(rows: Sequence[Row], out: Path) -> None:
             temporary.write_text(content, encoding="utf-8")
 
 
-def write_case_lists(held: Sequence[tuple[int, Case]], data: Path, flips: Sequence[int], out: Path) -> None:
-    """Write, for each number of flips, which mask belongs to which contours, as ``evaluation score`` reads it.
+def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
+    """Write whose contours lie where, as ``--cases`` of ``evaluation score`` and ``compare``.
 
     Parameters
     ----------
-    held : sequence of (int, Case)
-        Every held-back case and its fold.
+    cases : sequence of Case
+        All that were held back once.
     data : Path
-        Folder of the data set; ``--truth`` of ``evaluation score``.
-    flips : sequence of int
-    out : Path
-        Folder of the cross-validation; ``--prediction`` of ``evaluation score``.
+        Folder of the data set: ``--truth``.
+    path : Path
+        CSV file.
     """
-    for count in flips:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["case", "truth", "prediction"])
-        for fold, case in held:
-            mask = Path(f"fold_{fold}", _mask_name(count, case))
-            writer.writerow([case.name, case.seg.relative_to(data).as_posix(), mask.as_posix()])
-        with written_whole(out / f"cases_flips_{count}.csv") as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+    rows = [(_slug(case.name), case.seg.relative_to(data).as_posix()) for case in cases]
+    write_text(path, csv_text([("case", "truth"), *sorted(rows)]))
 
 
 def summarise(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float]]]:
@@ -227,7 +230,7 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float]]]:
     for row in rows:
         by_method.setdefault(row.method, []).append(row.scores)
     return {
-        method: {name: _spread([getattr(score, name) for score in scores]) for name in REPORTED}
+        method: {name: spread([getattr(score, name) for score in scores]) for name in REPORTED}
         for method, scores in by_method.items()
     }
 
@@ -238,14 +241,28 @@ def table(rows: Sequence[Row]) -> str:
         "| Method | " + " | ".join(f"{heading}: mean (median, SD)" for heading in REPORTED.values()) + " |",
         "| --- " * (len(REPORTED) + 1) + "|",
     ]
-    for method, scores in summarise(rows).items():
-        cells = [f"{each['mean']:.3f} ({each['median']:.3f}, {each['std']:.3f})" for each in scores.values()]
+    methods = summarise(rows)
+    for method, scores in methods.items():
+        cells = [_cell(each, len(rows) // len(methods)) for each in scores.values()]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _mask_name(flips: int, case: Case) -> Path:
-    return Path(f"masks_flips_{flips}", f"{case.name.replace('/', '_')}.nii.gz")
+def _slug(name: str) -> str:
+    """Return a name that a file may have: ``network, 8 flips`` becomes ``network_8_flips``."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")
+
+
+def _check_start(checkpoint: Path | None, data: Path) -> None:
+    """Raise UsageError for a checkpoint that was trained on the patients that it would be tested on."""
+    if checkpoint is None:
+        return
+    known = [each["name"] for each in read_description(checkpoint).provenance.get("data", ())]
+    if data.resolve().name in known:
+        raise UsageError(
+            f"the network in {checkpoint} was trained on a data set called {data.resolve().name}, on which it "
+            "would be tested; start from one that never saw it"
+        )
 
 
 def _method(flips: int) -> str:
@@ -262,11 +279,10 @@ def _score(study: Study, mask: NDArray[np.uint8]) -> Scores:
     return measure(sitk.GetArrayViewFromImage(study.seg), mask, study.pet.GetSpacing(), RULES["paper"])
 
 
-def _spread(values: Iterable[float]) -> dict[str, float]:
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return dict.fromkeys(("mean", "median", "std"), math.nan)
-    return {"mean": statistics.fmean(known), "median": statistics.median(known), "std": statistics.pstdev(known)}
+def _cell(figures: Mapping[str, float], cases: int) -> str:
+    """Return mean, median and standard deviation, and of how many cases if not of all."""
+    text = f"{figures['mean']:.3f} ({figures['median']:.3f}, {figures['std']:.3f})"
+    return text if figures["count"] == cases else f"{text}, n={figures['count']:.0f}"
 
 
 def _finite(scores: Scores) -> dict[str, float | None]:

@@ -164,10 +164,11 @@ def _recognise(folder: Path) -> Layout:
 
 def _autopet(folder: Path) -> Iterator[Case | Skipped]:
     names = ("CTres.nii.gz", "SUV.nii.gz", "SEG.nii.gz")
-    for study in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+    studies = sorted(path for path in folder.glob("*/*") if path.is_dir() and any(path.glob("*.nii.gz")))
+    if not any((study / name).is_file() for study in studies for name in names):
+        return  # images of another layout
+    for study in studies:
         missing = [name for name in names if not (study / name).is_file()]
-        if len(missing) == len(names):
-            continue
         patient = study.parent.name
         name = f"{patient}/{study.name}"
         if missing:
@@ -180,6 +181,8 @@ def _autopet(folder: Path) -> Iterator[Case | Skipped]:
 def _nnunet(folder: Path) -> Iterator[Case | Skipped]:
     images = folder / "imagesTr"
     names = {re.sub(r"_000[01]\.nii\.gz$", "", path.name) for path in images.glob("*_000[01].nii.gz")}
+    if names:
+        names |= {path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").glob("*.nii.gz")}
     for name in sorted(names):
         files = (
             images / f"{name}_0000.nii.gz",

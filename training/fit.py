@@ -176,8 +176,6 @@ def fit(
     training_cases = material.cases(split.train)
     validation_cases = material.cases(split.validation)
     say(f"{len(training_cases)} training, {len(validation_cases)} validation cases; split in {out / 'split.json'}")
-    if processes.is_first:
-        write_split(split, out / "split.json")
     initial = load_checkpoint(args.init) if args.init else None
     description = describe(
         name,
@@ -193,6 +191,10 @@ def fit(
     trainer = Trainer(
         description, settings, material.sources(split.train), validation_cases, device, processes, initial
     )
+    if trainer.resume(out):
+        say(f"resumed at step {trainer.progress.step} of {settings.steps}")
+    if processes.is_first:
+        write_split(split, out / "split.json")
     return trainer.fit(plan, say)
 
 
@@ -204,7 +206,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     UsageError
         A value makes no sense.
     """
-    rate = args.learning_rate or (Settings.learning_rate if args.optimiser == "adamw" else 1e-4)
+    standard = Settings.learning_rate if args.optimiser == "adamw" else 1e-4
+    rate = standard if args.learning_rate is None else args.learning_rate
     try:
         return Settings(
             steps=args.steps,

@@ -70,12 +70,15 @@ class Progress:
         Steps done.
     epoch_loss : float
         Sum of the losses since the epoch began.
+    epoch_skipped : int
+        Steps since then whose gradients were not finite: they changed nothing and are not in the sum.
     best_dice : float
         Of the validations so far.
     """
 
     step: int = 0
     epoch_loss: float = 0.0
+    epoch_skipped: int = 0
     best_dice: float = -1.0
 
 
@@ -144,7 +147,7 @@ class Trainer:
         self.progress = Progress()
 
     def fit(self, plan: Plan, say: Callable[[str], None] = print) -> Run:
-        """Train until the last step or the time budget; goes on from ``plan.out`` where it holds a state.
+        """Train until the last step or the time budget, from the state of :meth:`resume` on.
 
         Returns
         -------
@@ -154,17 +157,19 @@ class Trainer:
         Raises
         ------
         UsageError
-            The state in ``plan.out`` belongs to another run, or the loss is no longer finite.
+            Most gradients of an epoch are not finite.
         """
         deadline = time.monotonic() + plan.time_budget
-        if (plan.out / STATE).is_file():
-            self.load(plan.out / STATE)
-            say(f"resumed at step {self.progress.step} of {self.settings.steps}")
-        events = SummaryWriter(str(plan.out / "events"), purge_step=self.progress.step) if self._is_first else None
+        purge = self.progress.step + 1  # what was logged after the state that this run goes on from
+        events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self._is_first else None
         self.network.train()
         clock, since = time.monotonic(), self.progress.step
         for batch in prefetch(self.sampler, self._crop_numbers(), plan.crop_threads):
-            self.progress.epoch_loss += self._step(batch)
+            loss = self._step(batch)
+            if loss is None:
+                self.progress.epoch_skipped += 1
+            else:
+                self.progress.epoch_loss += loss
             self.progress.step += 1
             last = self.progress.step == self.settings.steps
             late = self.processes.any(time.monotonic() > deadline, self.device)
@@ -181,6 +186,25 @@ class Trainer:
         if events is not None:
             events.close()
         return Run(self._export(plan.out, "last"), self.progress.step == self.settings.steps)
+
+    def resume(self, out: Path) -> bool:
+        """Go back to the state in a folder; tell whether there was one.
+
+        Raises
+        ------
+        UsageError
+            The state is damaged or of another run, or the processes found different ones.
+        """
+        found = (out / STATE).is_file()
+        if found:
+            self.load(out / STATE)
+        mean = self.processes.mean(torch.tensor(float(self.progress.step), device=self.device))
+        if self.processes.any(mean != self.progress.step, self.device):
+            raise UsageError(
+                f"the processes found different states in {out}; --out and --cache must be folders that all "
+                "machines share"
+            )
+        return found
 
     def save(self, path: Path) -> None:
         """Write the whole state of the run, atomically."""
@@ -234,7 +258,8 @@ class Trainer:
         steps = range(self.progress.step, self.settings.steps)
         return [range(step * batch + own.start, step * batch + own.stop) for step in steps]
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: Batch) -> float | None:
+        """Take a step and return its loss; None: the gradients were not finite and changed nothing."""
         settings, step = self.settings, self.progress.step
         # Dropout, like the crops, depends on seed and step alone.
         torch.manual_seed(_seed(settings.seed, step, self.processes.rank))
@@ -247,12 +272,13 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
-        if settings.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
-        self.scaler.step(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm or math.inf)
+        finite = bool(torch.isfinite(norm))  # the same in all processes: their gradients are averaged
+        if finite:
+            self.scaler.step(self.optimiser)
+            self._update_average()
         self.scaler.update()
-        self._update_average()
-        return float(loss.detach())
+        return float(loss.detach()) if finite else None
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -267,12 +293,14 @@ class Trainer:
         settings, progress = self.settings, self.progress
         epoch = math.ceil(progress.step / settings.steps_per_epoch)
         steps = (progress.step - 1) % settings.steps_per_epoch + 1
-        loss = self.processes.mean(torch.tensor(progress.epoch_loss / steps, device=self.device))
-        progress.epoch_loss = 0.0
-        if not math.isfinite(loss):
+        skipped = progress.epoch_skipped
+        if skipped > steps / 2:
             raise UsageError(
-                f"the loss is {loss} at step {progress.step}; lower --learning-rate or use --precision float32"
+                f"{skipped} of the {steps} steps before step {progress.step} had gradients that are not finite; "
+                "lower --learning-rate or use --precision float32, with another --out"
             )
+        loss = self.processes.mean(torch.tensor(progress.epoch_loss / (steps - skipped), device=self.device))
+        progress.epoch_loss, progress.epoch_skipped = 0.0, 0
         rate = settings.learning_rate_at(progress.step - 1)
         values = {"loss": loss, "learning rate": rate, "seconds per step": seconds}
         parts = [
@@ -282,6 +310,8 @@ class Trainer:
             f"lr {rate:.2e}",
             f"{seconds:.2f} s/step",
         ]
+        if skipped:
+            parts.append(f"{skipped} steps skipped, their gradients not being finite")
         if self.validation and (validating or epoch % plan.validate_every == 0):
             scores = self.validate()
             mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}

@@ -13,7 +13,8 @@ from algorithm.inference.budget import Budget
 from algorithm.inference.predictor import Member, Predictor, choose_dtype
 from algorithm.inference.windows import cut_box, fit_box, paste_box
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.preprocessing import body_mask, bounding_box, normalise, value_outside
+from algorithm.postprocessing import clean_mask
+from algorithm.preprocessing import body_mask, bounding_box, matter_mask, normalise, value_outside
 from evaluation.editions import RULES
 from evaluation.metrics import Scores, measure
 from training.cache import CachedCase
@@ -29,7 +30,7 @@ def validate(
     device: torch.device,
     precision: Precision = "auto",
 ) -> list[Scores]:
-    """Segment each case by the product's own sliding windows, without flips, on the network's grid, and score it.
+    """Segment each case as the product does, without flips, on the network's grid, and score it.
 
     Parameters
     ----------
@@ -52,7 +53,9 @@ def validate(
 
 def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description: Description) -> Scores:
     ct, pet = np.array(case.ct(), np.float32), np.array(case.pet(), np.float32)
-    body = body_mask(pet.transpose(2, 1, 0), ct.transpose(2, 1, 0), case.spacing).transpose(2, 1, 0)
+    suv = pet.transpose(2, 1, 0)
+    body = body_mask(suv, ct.transpose(2, 1, 0), case.spacing).transpose(2, 1, 0)
+    matter = matter_mask(suv, ct.transpose(2, 1, 0), case.spacing)
     box = fit_box(bounding_box(body), case.size, description.patch)
     ct, pet = normalise(ct, description.ct, None), normalise(pet, description.pet, None)
     member = Member(
@@ -63,5 +66,6 @@ def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description:
         description.overlap,
     )
     probability = predictor.predict([member], Budget()).probability
-    mask = paste_box(probability, box, case.size) > description.threshold
-    return measure(case.seg().transpose(2, 1, 0), mask.transpose(2, 1, 0), case.spacing, _PAPER)
+    called = (paste_box(probability, box, case.size) > description.threshold).transpose(2, 1, 0) & matter
+    mask = clean_mask(called.view(np.uint8), suv, case.spacing, description.postprocessing)
+    return measure(case.seg().transpose(2, 1, 0), mask, case.spacing, _PAPER)

@@ -67,19 +67,19 @@ class BidirectionalAttention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
-        if torch.is_grad_enabled() and not query.is_cuda:
+        if torch.is_grad_enabled():
             gathered = self._attend_in_float32(query, key, value)
         else:
             gathered = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         return gathered.squeeze(1)
 
     def _attend_in_float32(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend where gradients are wanted on a CPU, whatever autocast says.
+        """Attend where gradients are wanted, whatever autocast says.
 
         No normalisation goes before, scores reach thousands, and what bfloat16 would round off them decides which
         voxels attend to one another.
         """
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(query.device.type, enabled=False):
             query, key = query.float(), key.float()
             return F.scaled_dot_product_attention(query, key, value.float(), scale=self.scale).to(value.dtype)
 
