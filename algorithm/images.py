@@ -136,6 +136,25 @@ def read_image(path: Path, what: str) -> sitk.Image:
     return image
 
 
+def read_header(path: Path) -> sitk.ImageFileReader | None:
+    """Read an image's size and geometry, but none of its voxels.
+
+    Returns
+    -------
+    SimpleITK.ImageFileReader or None
+        It answers ``GetSize``, ``GetSpacing``, ``GetOrigin`` and ``GetDirection``. None: the file cannot be read
+        or is no volume; :func:`read_image` says why.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with _stderr_captured([]):
+            reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    return reader if reader.GetDimension() == 3 else None
+
+
 def read_mask(path: Path) -> sitk.Image:
     """Read a mask: a volume of zeros and ones.
 
@@ -218,8 +237,8 @@ def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:
     return bool(np.abs(places_a - places_b).max() < _GEOMETRY_TOLERANCE_MM)
 
 
-def geometry_text(image: sitk.Image) -> str:
-    """Describe an image's grid in one phrase, for messages."""
+def geometry_text(image: sitk.Image | sitk.ImageFileReader) -> str:
+    """Describe the grid of an image or of its header in one phrase, for messages."""
 
     def numbers(values: Sequence[float], decimals: int) -> str:
         return ", ".join(f"{round(value, decimals) + 0.0:g}" for value in values)
@@ -324,7 +343,7 @@ def _squeezed(image: sitk.Image) -> sitk.Image:
     return sitk.Extract(image, [*size[:3], 0], [0, 0, 0, 0], sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOSUBMATRIX)
 
 
-def _size_text(image: sitk.Image) -> str:
+def _size_text(image: sitk.Image | sitk.ImageFileReader) -> str:
     return "x".join(str(side) for side in image.GetSize())
 
 

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from algorithm import __version__
 from algorithm.description import Description
 from algorithm.errors import DeviceError, ResourceError, WeightsError
-from algorithm.images import PetCt, geometry_text, read_pet_ct
+from algorithm.images import PetCt, geometry_text, read_header, read_pet_ct
 from algorithm.inference.budget import Budget
 from algorithm.inference.memory import host_limit_bytes
 from algorithm.inference.predictor import Member, Prediction, Predictor, TooSlowError, choose_dtype
 from algorithm.inference.windows import cut_box, fit_box, paste_box
+from algorithm.network.h2aseg import H2ASeg
 from algorithm.postprocessing import Lesion, clean_mask, measure_lesions
 from algorithm.preprocessing import Box, Prepared, prepare, restore
 from algorithm.report import Geometry, RunReport, WeightsUsed, peak_host_memory_mib
@@ -35,8 +36,9 @@ _COARSEST_MM = 12.0
 _RESERVE_S = 3.0  # writing, and whatever the machine does meanwhile
 _RESERVE_S_PER_VOXEL = 2e-7  # restoring, postprocessing and writing a mask: measured 1e-7 on two cores
 _BYTES_PER_PET_VOXEL = 30  # pair as float32, its decoded original, mask, labels of the postprocessing
+_BYTES_PER_CT_VOXEL = 12  # of a CT on a grid of its own: decoded, as float32, and a copy while it is turned
 _BYTES_PER_GRID_VOXEL = 28  # resampled pair, normalised pair, probability, weights, body
-_BYTES_PER_FURTHER_MEMBER = 20  # of an ensemble: its own resampled and normalised pair
+_BYTES_PER_FURTHER_MEMBER = 20  # of an ensemble: the pair as that checkpoint wants it, if no other wants it so
 _BYTES_PER_WINDOW_VOXEL = 1400  # activations of one float32 window, measured
 _BYTES_OF_PROGRAM = 700 * 2**20  # interpreter, torch and the weights
 
@@ -143,13 +145,13 @@ def segment(
     device = choose_device(settings.device, require_gpu=settings.require_gpu)
     predictor = Predictor(device, choose_dtype(settings.precision, device), settings.flips, say, bar=bar)
     watch = Stopwatch()
+    _check_memory(ct, pet, checkpoints)
     with watch.stage("read"):
         pair = read_pet_ct(ct, pet)
     notes = ["the CT was resampled onto the PET's grid"] if pair.ct_resampled else []
     if float(sitk.GetArrayViewFromImage(pair.pet).max()) <= 0:
         notes.append("the PET shows no uptake anywhere; check the file")
         say(notes[-1])
-    _check_memory(pair.pet, checkpoints)
     prediction, case, coarsened = _predict(pair, checkpoints, predictor, settings, watch)
     with watch.stage("postprocess"):
         mask = mask_of(prediction.probability, case, pair.pet, description)
@@ -219,34 +221,47 @@ def _predict(
     coarser = 1.0
     while True:
         with watch.stage("prepare"):
-            cases = [prepare(pair, _coarsened(each.description, pair.pet, coarser)) for each in checkpoints]
-            largest = [max(sides) for sides in zip(*(each.description.patch for each in checkpoints), strict=True)]
-            box = _box(cases[0], largest, whole=settings.whole_volume)
-            members = [
-                Member(
-                    network=network,
-                    ct=cut_box(case.ct, box, largest, case.ct_outside),
-                    pet=cut_box(case.pet, box, largest, case.pet_outside),
-                    patch=each.description.patch,
-                    overlap=each.description.overlap if settings.overlap is None else settings.overlap,
-                )
-                for network, each, case in zip(networks, checkpoints, cases, strict=True)
-            ]
+            members, case, box = _members(pair, checkpoints, networks, settings, coarser)
         try:
             with watch.stage("predict"):
                 prediction = predictor.predict(members, budget)
         except TooSlowError as error:
             coarser *= _COARSENING
-            if coarser * min(cases[0].grid.GetSpacing()) > _COARSEST_MM:
+            if coarser * min(case.grid.GetSpacing()) > _COARSEST_MM:
                 raise ResourceError(
                     f"the time limit of {settings.time_limit_s:g} s is too short for this case on this machine "
                     f"({error}); raise --time-limit or use a GPU"
                 ) from error
             predictor.say(f"{error}; voxels {coarser:.2f} times as long are tried")
             continue
-        whole = paste_box(prediction.probability, box, cases[0].ct.shape)
+        whole = paste_box(prediction.probability, box, case.ct.shape)
         notes = [f"voxels were made {coarser:.2f} times as long to keep the time limit"] if coarser > 1 else []
-        return dataclasses.replace(prediction, probability=whole), cases[0], notes
+        return dataclasses.replace(prediction, probability=whole), case, notes
+
+
+def _members(
+    pair: PetCt, checkpoints: Sequence[Checkpoint], networks: Sequence[H2ASeg], settings: Settings, coarser: float
+) -> tuple[list[Member], Prepared, Box]:
+    """Return the checkpoints with the case as each wants it, the first one's case, and the box that is segmented.
+
+    Checkpoints that want the same share it, so that the memory does not grow with their number.
+    """
+    largest = [max(sides) for sides in zip(*(each.description.patch for each in checkpoints), strict=True)]
+    first = prepare(pair, _coarsened(checkpoints[0].description, pair.pet, coarser))
+    box = _box(first, largest, whole=settings.whole_volume)
+    inputs: dict[tuple[object, ...], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    members = []
+    for network, each in zip(networks, checkpoints, strict=True):
+        how = each.description
+        if _wanted(how) not in inputs:
+            case = prepare(pair, _coarsened(how, pair.pet, coarser)) if inputs else first
+            inputs[_wanted(how)] = (
+                cut_box(case.ct, box, largest, case.ct_outside),
+                cut_box(case.pet, box, largest, case.pet_outside),
+            )
+        overlap = how.overlap if settings.overlap is None else settings.overlap
+        members.append(Member(network, *inputs[_wanted(how)], how.patch, overlap))
+    return members, first, box
 
 
 def _box(case: Prepared, patch: Sequence[int], *, whole: bool) -> Box:
@@ -299,24 +314,38 @@ def _coarsened(description: Description, pet: sitk.Image, factor: float) -> Desc
     return dataclasses.replace(description, spacing=(x * factor, y * factor, z * factor))
 
 
-def _check_memory(pet: sitk.Image, checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ResourceError for a case that the host's memory cannot hold, before the system kills it."""
-    limit = host_limit_bytes()
-    voxels = pet.GetNumberOfPixels()
+def _check_memory(ct_path: Path, pet_path: Path, checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise ResourceError for a case that the host's memory cannot hold, before a voxel is read.
+
+    Headers that cannot be read are left to those who read the images.
+    """
+    limit, pet, ct = host_limit_bytes(), read_header(pet_path), read_header(ct_path)
+    if limit is None or pet is None or ct is None:
+        return
+    voxels = math.prod(pet.GetSize())
     spacing = checkpoints[0].description.spacing or pet.GetSpacing()
     grid_voxels = voxels * float(np.prod(pet.GetSpacing()) / np.prod(spacing))
+    own_ct_voxels = math.prod(ct.GetSize()) if ct.GetSize() != pet.GetSize() else 0
+    members = len({_wanted(each.description) for each in checkpoints})
     largest_window = max(math.prod(each.description.patch) for each in checkpoints)
     need = (
         _BYTES_OF_PROGRAM
         + _BYTES_PER_WINDOW_VOXEL * largest_window
         + _BYTES_PER_PET_VOXEL * voxels
-        + (_BYTES_PER_GRID_VOXEL + _BYTES_PER_FURTHER_MEMBER * (len(checkpoints) - 1)) * grid_voxels
+        + _BYTES_PER_CT_VOXEL * own_ct_voxels
+        + (_BYTES_PER_GRID_VOXEL + _BYTES_PER_FURTHER_MEMBER * (members - 1)) * grid_voxels
     )
-    if limit is not None and need > limit:
+    if need > limit:
+        with_ct = f" with a CT of {geometry_text(ct)}" if own_ct_voxels else ""
         raise ResourceError(
-            f"a PET of {geometry_text(pet)} needs about {need / 2**30:.1f} GiB of memory, but only "
-            f"{limit / 2**30:.1f} GiB may be used; give more memory or crop the images"
+            f"a PET of {geometry_text(pet)}{with_ct} needs about {need / 2**30:.1f} GiB of memory, but only "
+            f"{limit / 2**30:.1f} GiB may be used; give more memory, crop the images, or check their headers"
         )
+
+
+def _wanted(description: Description) -> tuple[object, ...]:
+    """Return all that decides how a pair is prepared: checkpoints with the same answer share it."""
+    return description.spacing, description.orientation, description.ct, description.pet
 
 
 def _device_name(device: torch.device) -> str:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from algorithm import __version__
 from algorithm import job as job_module
-from algorithm.description import Normalisation, Postprocessing
+from algorithm.description import Description, Normalisation, Postprocessing
 from algorithm.errors import DeviceError, ResourceError, WeightsError
-from algorithm.images import read_pet_ct
+from algorithm.images import PetCt, read_pet_ct
 from algorithm.inference.predictor import Member, Prediction, Predictor, TooSlowError
 from algorithm.inference.windows import fit_box
 from algorithm.job import Result, Settings, choose_device, segment
 from algorithm.network.h2aseg import tumour_probability
-from algorithm.preprocessing import prepare, restore
+from algorithm.preprocessing import Prepared, prepare, restore
 from algorithm.weights import Checkpoint, build_network, load_checkpoint
 from test.checkpoints import TINY_PATCH, write_checkpoint
 from test.phantom import CT_NAME, INPUT, PET_NAME
@@ -299,6 +299,39 @@ def test_too_little_memory_is_said_before_it_is_used(
         run(checkpoint)
 
     assert predictions == []
+
+
+def test_it_is_said_before_the_images_are_read(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header alone tells: the voxels of this file are not even there."""
+    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**32)
+    huge = tmp_path / "huge.mhd"
+    huge.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 4000 4000 4000\nElementSpacing = 1 1 1\n"
+        "ElementType = MET_FLOAT\nElementDataFile = absent.raw\n"
+    )
+
+    with pytest.raises(ResourceError, match=r"a PET of 4000x4000x4000 .* with a CT of .* check their headers"):
+        segment(CT, huge, [checkpoint], QUICK)
+    with pytest.raises(ResourceError, match="with a CT of 4000x4000x4000"):
+        segment(huge, PET, [checkpoint], QUICK)
+
+
+def test_checkpoints_that_want_the_same_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[str] = []
+
+    def counted(pair: PetCt, description: Description) -> Prepared:
+        prepared.append(description.name)
+        return prepare(pair, description)
+
+    monkeypatch.setattr(job_module, "prepare", counted)
+    same = [load_checkpoint(write_checkpoint(tmp_path, f"fold_{seed}", seed)) for seed in (1, 2)]
+    other = write_checkpoint(tmp_path, "other", ct=Normalisation("clip-scale", -100.0, 100.0))
+
+    run([*same, load_checkpoint(other)])
+
+    assert prepared == ["fold_1", "other"]
 
 
 def test_unknown_memory_is_no_obstacle(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

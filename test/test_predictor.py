@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,14 +215,18 @@ class TestMemoryLadder:
     """A device of limited memory, simulated by a network that raises what torch raises."""
 
     @staticmethod
-    def network_that_fails(when: Callable[[int, int], bool]) -> Stub:
+    def network_that_fails(
+        when: Callable[[int, int], bool],
+        error: type[RuntimeError] = torch.OutOfMemoryError,
+        words: str = "simulated",
+    ) -> Stub:
         """Return a network that runs out of memory when told so by the call's number and the batch."""
         calls = [0]
 
         def answer(ct: Tensor, pet: Tensor) -> Tensor:
             calls[0] += 1
             if when(calls[0], len(ct)):
-                raise torch.OutOfMemoryError("simulated")
+                raise error(words)
             return pointwise(ct, pet)
 
         return Stub(answer)
@@ -237,6 +243,40 @@ class TestMemoryLadder:
         assert prediction.passes == 2
         assert len(prediction.notes) == int(math.log2(4 / batch))
         assert all("memory is too small" in note for note in prediction.notes)
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "GET was unable to find an engine to execute this computation",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+            "CUDA error: out of memory",
+        ],
+    )
+    @pytest.mark.parametrize("call", [1, 4])
+    def test_in_the_words_of_cudnn(self, words: str, call: int) -> None:
+        network = self.network_that_fails(lambda number, size: number == call, RuntimeError, words)
+        predictor = predictor_of(batch=2)
+
+        assert predictor.predict([member_of(network)], Budget()).passes == 1
+        assert predictor.batch == 1
+
+    @staticmethod
+    def is_call(wanted: int, number: int, size: int) -> bool:
+        return number == wanted
+
+    def test_other_errors_are_not_taken_for_it(self) -> None:
+        for call in (1, 4, 20):
+            network = self.network_that_fails(partial(self.is_call, call), RuntimeError, "bug")
+            with pytest.raises(RuntimeError, match="bug"):
+                predictor_of(8).predict([member_of(network)], Budget())
+
+    def test_a_device_that_does_not_hold_the_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> H2ASeg:
+            raise torch.OutOfMemoryError("simulated")
+
+        monkeypatch.setattr(predictor_module, "place", full)
+        with pytest.raises(ResourceError, match="does not hold the network; free the device, or use --device cpu"):
+            predictor_of().predict([member_of(Stub(pointwise))], Budget())
 
     def test_then_the_host_accumulates(self) -> None:
         member = member_of(self.network_that_fails(lambda call, size: call <= 3))
@@ -420,6 +460,18 @@ class TestValuesThatAreNotFinite:
         assert prediction.notes == (
             "the network gave values that are not finite in torch.bfloat16; float32 is used instead",
         )
+
+    def test_in_a_later_pass_only_the_windows_concerned_are_lost(self, value: float) -> None:
+        windows, calls = len(plan_windows(SIZE, TINY_PATCH, 0.5)), itertools.count(1)
+        fails_at = 2 + 2 * windows + 3  # two calls for timing, two passes, in the middle of the third
+        member = member_of(Stub(lambda ct, pet: pointwise(ct, pet) * (value if next(calls) == fails_at else 1)))
+        predictor = predictor_of(4, torch.bfloat16)
+
+        prediction = predictor.predict([member], Budget())
+
+        assert np.abs(prediction.probability - expected_pointwise(member)).max() < 0.05
+        assert (prediction.passes, predictor.dtype) == (4, torch.bfloat16)
+        assert prediction.notes == ("windows of pass 3 were left out, not being finite in torch.bfloat16",)
 
     def test_float32_is_an_error(self, value: float) -> None:
         with pytest.raises(DeviceError, match="not finite in float32; check the weights and the images"):

@@ -139,6 +139,7 @@ def start(args: argparse.Namespace) -> tuple[torch.device, Processes]:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = choose_device(args.device)
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes
     return device, join_processes(device)
 
 

@@ -132,13 +132,15 @@ class Trainer:
         self.device = device
         self.processes = processes or Processes()
         self.sampler = CropSampler(sources, description, settings.augmentation, settings.seed)
-        self.recipe = _recipe(description, settings, sources)
         self.dtype = autocast_dtype(settings.precision, device, description.patch)
+        self.recipe = _recipe(description, settings, sources) | {"computed in": str(self.dtype)}
         torch.manual_seed(settings.seed)
         self.network = H2ASeg(description.architecture).to(device)
         if initial is not None:
             self.network.load_state_dict(initial.state)
-        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        # The normalisation's backward pass on a GPU wants the other layout: each layer would convert to and fro.
+        self.layout = torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self.model = self.processes.wrap(self.network)
         self.criterion = DeepSupervisionLoss(processes=self.processes)
@@ -234,9 +236,8 @@ class Trainer:
             recipe = state["recipe"]
         except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise UsageError(f"cannot resume from {path}: it is damaged; remove it to start afresh") from error
-        differing = sorted(
-            key for key in recipe.keys() | self.recipe.keys() if recipe.get(key) != self.recipe.get(key)
-        )
+        # A key that an older version did not store is not compared.
+        differing = sorted(key for key in recipe if recipe[key] != self.recipe.get(key))
         if differing:
             raise UsageError(
                 f"{path.parent} holds a run with other values of {', '.join(differing)}; repeat its options to go "
@@ -265,7 +266,7 @@ class Trainer:
         torch.manual_seed(_seed(settings.seed, step, self.processes.rank))
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate_at(step)
-        ct, pet, seg = (part.to(self.device, memory_format=torch.channels_last_3d) for part in batch)
+        ct, pet, seg = (part.to(self.device, memory_format=self.layout) for part in batch)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             logits = self.model(ct, pet)
         loss = self.criterion(logits, seg)

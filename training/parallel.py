@@ -93,7 +93,10 @@ def join_processes(device: torch.device) -> Processes:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes()
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    if device.type == "cuda":
+        dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     return Processes(rank=dist.get_rank(), count=count)
 
 

@@ -84,6 +84,17 @@ class Prediction:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A member whose network is where it computes; its volumes (x, y, z) move when they are needed."""
+
+    network: H2ASeg
+    ct: Tensor
+    pet: Tensor
+    patch: tuple[int, int, int]
+    overlap: float
+
+
 class TooSlowError(Exception):
     """A pass does not fit the budget.
 
@@ -105,8 +116,8 @@ def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
     """Return a copy of a network where and how it will compute.
 
     On a CPU the parameters themselves are cast, but those of the attention: its scores reach thousands, and what
-    bfloat16 rounds off them decides which voxels attend to one another. On a GPU autocast chooses what is safe in
-    float16.
+    bfloat16 rounds off them decides which voxels attend to one another. On a GPU they stay in float32 and autocast
+    chooses what is safe in float16; the attention leaves it for the same reason.
     """
     placed = copy.deepcopy(network)
     if device.type == "cuda":
@@ -129,6 +140,8 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     DeviceError
         The device cannot compute in the type asked for.
     """
+    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise DeviceError("this GPU does not compute in bfloat16; use --precision float16, float32 or auto")
     if precision == "auto":
         if device.type == "cuda":
             return torch.float16
@@ -187,9 +200,8 @@ class Predictor:
         placed = self._fit_to_time(self._place(members), budget)
         while True:
             try:
-                return self._average(placed, budget)
-            except torch.OutOfMemoryError:
-                self._retreat()
+                prediction = self._average(placed, budget)
+                return replace(prediction, notes=(*prediction.notes, *_widened_steps(members, placed)))
             except FloatingPointError as error:
                 if self.dtype == torch.float32:
                     raise DeviceError(
@@ -198,13 +210,35 @@ class Predictor:
                 self._note(f"the network gave values that are not finite in {self.dtype}; float32 is used instead")
                 self.dtype = torch.float32
                 placed = self._fit_to_time(self._place(members), budget)
+                continue
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            self._retreat()  # here, because what the error's traceback holds is not free before
 
-    def _place(self, members: Sequence[Member]) -> Sequence[Member]:
-        return [replace(member, network=place(member.network, self.device, self.dtype)) for member in members]
+    def _place(self, members: Sequence[Member]) -> Sequence[_Placed]:
+        try:
+            return [
+                _Placed(
+                    network=place(member.network, self.device, self.dtype),
+                    ct=torch.from_numpy(member.ct),
+                    pet=torch.from_numpy(member.pet),
+                    patch=member.patch,
+                    overlap=member.overlap,
+                )
+                for member in members
+            ]
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                "the device's memory does not hold the network; free the device, or use --device cpu"
+            ) from error
 
-    def _average(self, members: Sequence[Member], budget: Budget) -> Prediction:
+    def _average(self, members: Sequence[_Placed], budget: Budget) -> Prediction:
         """Do the passes; the sums and weights belong together at any moment, so any of them can be the last."""
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        members = self._with_volumes_stored(members)
         plans = [plan_windows(member.ct.shape, member.patch, member.overlap) for member in members]
         total = torch.zeros(members[0].ct.shape, device=self.store)
         weight = torch.zeros_like(total)
@@ -219,18 +253,22 @@ class Predictor:
                 with self._progress(f"pass {done + 1}", len(plan)) as bar:
                     self._pass(member, plan, flip, total, weight, budget, bar)
                     self._synchronise()
-            except (torch.OutOfMemoryError, TooSlowError) as error:
-                if done < len(members):
+            except (RuntimeError, TooSlowError) as error:
+                known = isinstance(error, TooSlowError) or _is_out_of_memory(error)
+                if done < len(members) or not known:
                     raise
                 what = "time" if isinstance(error, TooSlowError) else "device memory"
                 stopped = f"pass {done + 1} ran out of {what}; what was averaged until then is kept"
                 self._note(stopped)
                 break
             slowest = max(slowest, time.monotonic() - began)
+            if not bool(self.finite):
+                if done < len(members):
+                    raise FloatingPointError
+                self._note(f"windows of pass {done + 1} were left out, not being finite in {self.dtype}")
+                self.finite.fill_(True)
             done += 1
             self.say(f"pass {done} of {len(planned)} took {time.monotonic() - began:.1f} s")
-        if not bool(self.finite):
-            raise FloatingPointError
         total /= weight.clamp_min_(torch.finfo(torch.float32).tiny)
         return Prediction(
             probability=total.cpu().numpy(),
@@ -245,7 +283,7 @@ class Predictor:
     @torch.inference_mode()
     def _pass(
         self,
-        member: Member,
+        member: _Placed,
         plan: Sequence[Start],
         flip: Flip,
         total: Tensor,
@@ -253,35 +291,60 @@ class Predictor:
         budget: Budget,
         bar: tqdm[NoReturn],
     ) -> None:
-        """Add one pass over all windows to the sum and the weights; TooSlowError when it will not end in time."""
+        """Add one pass over all windows to the sum and the weights; TooSlowError when it will not end in time.
+
+        Windows with a value that is not finite are left out of both.
+        """
         began = time.monotonic()
         importance = torch.from_numpy(importance_map(member.patch)).to(self.store)
         for first in range(0, len(plan), self.batch):
             starts = plan[first : first + self.batch]
-            probability = self.probability(member, starts, flip).to(self.store, torch.float32)
-            for start, window in zip(starts, probability, strict=True):
-                here = _window(start, member.patch)
-                total[here].addcmul_(window, importance)
-                weight[here] += importance
+            probability, finite = self.probability(member, starts, flip)
+            probability, finite = probability.to(self.store, torch.float32), finite.to(self.store)
+            for start, window, usable in zip(starts, probability, finite, strict=True):
+                here, share = _window(start, member.patch), importance * usable
+                total[here].addcmul_(window, share)
+                weight[here] += share
             bar.update(len(starts))
             done = first + len(starts)
             if done >= _TELLING_WINDOWS:
+                self._synchronise()
                 seconds_to_go = (time.monotonic() - began) / done * (len(plan) - done)
                 if not budget.allows(seconds_to_go):
                     raise TooSlowError(seconds_to_go / max(budget.remaining_s, 1.0))
 
-    def probability(self, member: Member, starts: Sequence[Start], flip: Flip) -> Tensor:
-        """Return the tumour probability of some windows, (N, H, W, D), each seen mirrored along some axes."""
+    def probability(self, member: _Placed, starts: Sequence[Start], flip: Flip) -> tuple[Tensor, Tensor]:
+        """Segment some windows, each seen mirrored along some axes.
+
+        Returns
+        -------
+        tuple of Tensor
+            The tumour probability, (N, H, W, D), 0 in windows where a value is not finite; and in which windows
+            all are, (N,).
+        """
         axes = [axis + 2 for axis in flip]
         ct, pet = (
-            torch.stack([torch.from_numpy(volume[_window(start, member.patch)]) for start in starts])[:, None]
+            torch.stack([volume[_window(start, member.patch)] for start in starts])[:, None]
             for volume in (member.ct, member.pet)
         )
         with self._autocast():
             logits = member.network.finest(self._to_device(ct.flip(axes)), self._to_device(pet.flip(axes)))
-        # Kept on the device until the end; an infinite logit would pass unseen as a probability of 0 or 1.
-        self.finite = torch.isfinite(logits).all() & self.finite
-        return tumour_probability(logits).flip(axes)[:, 0]
+        # Of the logits, because an infinite one gives a probability of 0 or 1.
+        finite = torch.isfinite(logits).flatten(1).all(1)
+        self.finite &= finite.all()
+        probability = tumour_probability(logits).flip(axes)[:, 0]
+        return torch.where(finite[:, None, None, None], probability, 0), finite
+
+    def _with_volumes_stored(self, members: Sequence[_Placed]) -> Sequence[_Placed]:
+        """Move the volumes to where the sums are, each once however many members share it."""
+        stored: dict[int, Tensor] = {}
+        for volume in (volume for member in members for volume in (member.ct, member.pet)):
+            if volume.data_ptr() not in stored:
+                stored[volume.data_ptr()] = volume.to(self.store)
+        return [
+            replace(member, ct=stored[member.ct.data_ptr()], pet=stored[member.pet.data_ptr()])
+            for member in members
+        ]
 
     def _progress(self, what: str, windows: int) -> tqdm[NoReturn]:
         """Return a bar that counts windows; seldom redrawn where it goes into a log."""
@@ -302,8 +365,10 @@ class Predictor:
         return x.to(dtype=self.dtype, memory_format=torch.channels_last_3d)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.device.type != "cuda" or self.dtype == torch.float32:
+        if self.device.type != "cuda":
             return nullcontext()
+        if self.dtype == torch.float32:  # cuDNN would round the factors of its products to 10 bits
+            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         return torch.autocast("cuda", dtype=self.dtype)
 
     def _synchronise(self) -> None:
@@ -311,11 +376,11 @@ class Predictor:
             torch.cuda.synchronize(self.device)
 
     @torch.inference_mode()
-    def _fit_to_time(self, members: Sequence[Member], budget: Budget) -> Sequence[Member]:
+    def _fit_to_time(self, members: Sequence[_Placed], budget: Budget) -> Sequence[_Placed]:
         """Time a window and enlarge the steps until one pass fits; say how long it will take."""
         seconds = [self._time_window(member) for member in members]
 
-        def cost(candidates: Sequence[Member]) -> float:
+        def cost(candidates: Sequence[_Placed]) -> float:
             counts = [len(plan_windows(m.ct.shape, m.patch, m.overlap)) for m in candidates]
             return sum(count * each for count, each in zip(counts, seconds, strict=True)) * _SAFETY
 
@@ -324,13 +389,11 @@ class Predictor:
             if overlap is not None:
                 candidates = [replace(member, overlap=min(member.overlap, overlap)) for member in members]
             if budget.allows(cost(candidates)):
-                if overlap is not None:
-                    self._note(f"windows overlap by {overlap:.0%} only, so that one pass fits the time limit")
                 self.say(f"one pass will take about {cost(candidates) / _SAFETY:.0f} s on {self.device.type}")
                 return candidates
         raise TooSlowError(cost(candidates) / max(budget.remaining_s, 1.0))
 
-    def _time_window(self, member: Member) -> float:
+    def _time_window(self, member: _Placed) -> float:
         """Return the seconds per window, after one to warm up."""
         start: Start = (0, 0, 0)
         while True:
@@ -341,8 +404,10 @@ class Predictor:
                 self.probability(member, [start] * self.batch, ())
                 self._synchronise()
                 return (time.monotonic() - began) / self.batch
-            except torch.OutOfMemoryError:
-                self._retreat()
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            self._retreat()
 
     def _retreat(self) -> None:
         """Take the next step down the memory ladder, or give up."""
@@ -362,6 +427,20 @@ class Predictor:
     def _note(self, sentence: str) -> None:
         self.notes.append(sentence)
         self.say(sentence)
+
+
+def _widened_steps(members: Sequence[Member], placed: Sequence[_Placed]) -> list[str]:
+    """Say so if windows were made to overlap less than asked."""
+    least = min(member.overlap for member in placed)
+    if all(asked.overlap == done.overlap for asked, done in zip(members, placed, strict=True)):
+        return []
+    return [f"windows overlap by {least:.0%} only, so that one pass fits the time limit"]
+
+
+def _is_out_of_memory(error: RuntimeError | TooSlowError) -> bool:
+    """Tell errors for want of device memory, which cuDNN has its own words for, from all others."""
+    telling = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in telling)
 
 
 def _window(start: Start, patch: Sequence[int]) -> tuple[slice, ...]:

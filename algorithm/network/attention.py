@@ -51,19 +51,22 @@ class BidirectionalAttention(nn.Module):
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
         """Return what each modality gathers, without the modality itself.
 
-        Computed in the type of the parameters, which may be wider than that of the tokens.
+        Inference computes it in the type of the parameters, whatever autocast says and that of the tokens is.
         """
-        dtype = ct.dtype
-        if not torch.is_autocast_enabled(ct.device.type):
-            ct, pet = ct.to(self.ct.out.weight.dtype), pet.to(self.pet.out.weight.dtype)
+        if torch.is_grad_enabled():
+            return self._gather(ct, pet)
+        with torch.autocast(ct.device.type, enabled=False):
+            new_ct, new_pet = self._gather(ct.to(self.ct.out.weight.dtype), pet.to(self.pet.out.weight.dtype))
+        return new_ct.to(ct.dtype), new_pet.to(pet.dtype)
+
+    def _gather(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
         ct_query, ct_cross_query, ct_key, ct_value, key_for_pet, value_for_pet = _project(ct, self.ct, self.pet)
         pet_query, pet_cross_query, pet_key, pet_value, key_for_ct, value_for_ct = _project(pet, self.pet, self.ct)
         new_ct = self._attend(ct_query, ct_key, ct_value)
         new_ct = new_ct + self._attend(ct_cross_query, key_for_ct, value_for_ct)
         new_pet = self._attend(pet_query, pet_key, pet_value)
         new_pet = new_pet + self._attend(pet_cross_query, key_for_pet, value_for_pet)
-        out_ct, out_pet = F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
-        return out_ct.to(dtype), out_pet.to(dtype)
+        return F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head

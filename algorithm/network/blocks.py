@@ -85,7 +85,11 @@ def upsample(x: Tensor, factor: int) -> Tensor:
     """Enlarge the last three axes by an integer factor, trilinearly, corners aligned."""
     if factor == 1:
         return x
-    return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True)
+    if torch.is_grad_enabled():
+        return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True)
+    # On a GPU autocast would double the bytes by float32, which only the backward pass, adding many up, needs.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True)
 
 
 def upsampled_mean(x: Tensor, factor: int) -> Tensor:

@@ -273,7 +273,7 @@ def growth(session: Session) -> Section:
     rows: list[Row] = []
     for setting in session.options.setting:
         for device in session.devices:
-            for precision in session.precisions(device)[-1:]:
+            for precision in session.precisions(device)[:2][-1:]:  # what the product chooses by itself
                 rows += _growth_rows(session, setting, device, precision)
     text = f"""
 {_case_text(session)}
