@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = _staging_folder(folder) / f".partial-{os.getpid()}-{path.name}"
+        temporary = _staging_folder(folder) / f".partial-{uuid.uuid4().hex[:12]}-{path.name}"
         try:
             temporary.touch()  # so that the system's own reason is known: image writers swallow it
             yield temporary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from scipy import ndimage
 from algorithm.errors import InvalidImageError, MissingInputError, UsageError
 from training import synthesis
 from training.body import Grid, Tissue, paint_balls
-from training.synthesis import SyntheticBody, split_anatomies, synthesise, synthesise_many, write_case
+from training.synthesis import (
+    SyntheticBody,
+    find_anatomies,
+    split_anatomies,
+    synthesise,
+    synthesise_many,
+    write_case,
+)
 from training.tumours import LARGEST_LESION_ML, SMALLEST_LESION_ML
 
 COARSE = (8.0, 8.0, 8.0)
@@ -272,6 +280,20 @@ def test_a_stopped_run_goes_on_and_changes_nothing(anatomies: Path, tmp_path: Pa
         suv = [array(sitk.ReadImage(str(f / "SUV.nii.gz"))) for f in (one, other)]
         assert np.array_equal(*suv)
     assert len({f.name for f in again}) == 3, "every anatomy is used before one is used twice"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"seed": 8}, "seed"), ({"tracer": "psma"}, "tracer"), ({"spacing": (12.0, 12.0, 12.0)}, "spacing")],
+)
+def test_other_bodies_in_the_folder_are_not_taken_for_these(
+    anatomies: Path, tmp_path: Path, change: dict[str, Any], what: str
+) -> None:
+    options = {"seed": 7, "spacing": COARSE, "tracer": "fdg", "progress": False}
+    (folder,) = synthesise_many(find_anatomies(anatomies)[:1], tmp_path, 1, **options)
+    with pytest.raises(UsageError, match=f"is a body made with another {what}; choose another --out"):
+        synthesise_many(find_anatomies(anatomies)[:1], tmp_path, 1, **{**options, **change})
+    assert folder.is_dir()
 
 
 def test_share_of_tumour_free_bodies(anatomies: Path, tmp_path: Path) -> None:

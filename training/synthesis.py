@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import SimpleITK as sitk
@@ -252,7 +252,7 @@ def _records(
     return tuple(records)
 
 
-def write_case(body: SyntheticBody, folder: Path, **notes: str | int) -> None:
+def write_case(body: SyntheticBody, folder: Path, **notes: Any) -> None:
     """Write ``CTres``, ``SUV``, ``SEG`` (AutoPET's names) and ``organs``, all ``.nii.gz``, and ``lesions.json``.
 
     The folder appears whole or not at all.
@@ -369,15 +369,31 @@ def synthesise_many(
         study = path.parent.name
         folder = out / f"synthetic_{index:04d}" / study
         folders.append(folder)
-        if (folder / "lesions.json").is_file():
+        own: Tracer = tracer or tracer_of(study)
+        made_of = {"anatomy": study, "tracer": own, "seed": seed, "index": index}
+        grid = list(spacing) if spacing else None
+        if _is_there(folder, {**made_of, "spacing": grid}):
             continue
         free = np.random.default_rng([seed, index, 1]).random() < tumour_free
-        own: Tracer = tracer or tracer_of(study)
         body = synthesise(
             read_image(path, "organ map"), own, [seed, index], spacing=spacing, lesions=0 if free else None
         )
-        write_case(body, folder, anatomy=study, tracer=own, seed=seed, index=index)
+        write_case(body, folder, **made_of, spacing=grid)
     return folders
+
+
+def _is_there(folder: Path, made_of: dict[str, Any]) -> bool:
+    """Tell whether this very body is finished; raises UsageError if another one has its place."""
+    finished = sorted(folder.parent.glob("*/lesions.json"))
+    for path in finished:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        # What an older version did not store is not compared.
+        other = sorted(key for key, value in made_of.items() if stored.get(key, value) != value)
+        if other:
+            raise UsageError(
+                f"{path.parent} is a body made with another {', '.join(other)}; choose another --out, or remove it."
+            )
+    return bool(finished)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
