@@ -18,6 +18,7 @@ from test.benchmark import (
     floors,
     forward,
     machine,
+    metrics_speed,
     monai_segmentation,
     parts,
     segmentation,
@@ -33,7 +34,7 @@ SIZE, SPACING = [48, 36, 16], [14.0, 14.0, 12.0]
 TORSO = functools.cache(case.make_torso)
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (agreement, case, floors, forward, machine, monai_segmentation, segmentation)
+    for module in (agreement, case, floors, forward, machine, metrics_speed, monai_segmentation, segmentation)
 }
 
 
@@ -238,13 +239,17 @@ def test_less_time_than_the_body_needs_still_gives_a_mask(quick, tiny, tmp_path)
     assert row["passes"].endswith(" of 8")
 
 
+def test_both_ways_of_scoring_give_the_same(quick, tiny, tmp_path):
+    (row,) = rows_of(run_parts(["scoring"], tiny, tmp_path, "--size", 90, 80, 70, "--lesions", 6))
+    assert (row["masks"], row["lesions"], row["equal"]) == ("90x80x70", "6 and 6", "to the last digit")
+    assert float(row["times as fast"]) > 0
+    assert row["command"] == "`python -m test.benchmark scoring --size 90 80 70 --lesions 6`"
+
+
 def test_unknown_parts_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["patches"])
-    assert (
-        "must be one of patch, body, startup, growth, agreement, deadline, got 'patches'"
-        in capsys.readouterr().err
-    )
+    assert "growth, agreement, deadline, scoring, got 'patches'" in capsys.readouterr().err
 
 
 def test_a_child_answers_and_a_broken_one_is_noticed():

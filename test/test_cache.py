@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from algorithm.errors import MissingInputError
 from test.trees import SPACING, alter, write_image, write_tree
 from training import cache as cache_module
+from training.__main__ import main
 from training.cache import build_cache, tumour_statistics
 from training.datasets import find_cases
 
@@ -38,6 +39,20 @@ def test_another_spacing_keeps_the_lesion_volume(tmp_path):
 
     assert coarse.size == (32, 29, 18)
     assert coarse.tumour_ml == pytest.approx(fine.tumour_ml, rel=0.15)
+
+
+def test_the_way_to_a_coarser_grid_and_back_costs_little(tmp_path, capsys):
+    root = write_tree(tmp_path / "data", "a", "b", "free", tumour_free=("free",))
+    grids = ["--spacing", *["4", "4", "3"], "--spacing", *["8", "8", "6"], "--spacing", *["16", "16", "12"]]
+    assert main(["resampling", "--data", str(root), *grids]) == 0
+
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "x" in line and "|" in line]
+    same, coarse, coarsest = rows[-3:]
+    assert same[:5] == ["| 4x4x3", "2", "1.000", "1.000", "1.000 (a/study) |"]
+    assert 1 > float(coarse[2]) > 0.8 > float(coarsest[2]) > 0
+
+    assert main(["resampling", "--data", str(root), "--spacing", "4", "0", "3"]) == 2
+    assert "--spacing must be above 0 mm, got 4 0 3" in capsys.readouterr().err
 
 
 def test_crop_centres_lie_in_and_outside_the_lesion(tmp_path):

@@ -16,6 +16,7 @@ COMMANDS = {
         "training.crossvalidation",
         "train and score k folds, with or without the network's modules",
     ),
+    "resampling": ("training.resampling", "measure what coarser grids cost"),
     "synthesize": ("training.synthesis", "make synthetic whole bodies from organ maps"),
 }
 

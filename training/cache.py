@@ -156,6 +156,15 @@ def build_cache(cases: Sequence[Case], folder: Path, spacing: Spacing, *, progre
     return Cache(tuple(ready), tuple(skipped))
 
 
+def resample_contours(seg: sitk.Image, spacing: Spacing) -> tuple[NDArray[np.uint8], sitk.Image]:
+    """Bring contours onto the network's grid: uint8 in z, y, x, and an image with the grid's geometry.
+
+    Interpolating the indicator and cutting at one half keeps the contour's volume; nearest neighbour frays it.
+    """
+    indicator = resample(sitk.Cast(seg, sitk.sitkFloat32), spacing)
+    return (_array(indicator) >= 0.5).astype(np.uint8), indicator
+
+
 def tumour_statistics(cases: Iterable[CachedCase], modality: str) -> Statistics:
     """Measure the intensities of ``ct`` (HU) or ``pet`` (SUV) inside the tumours of the training cases.
 
@@ -194,8 +203,7 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     study = read_study(case)
     ct = _array(resample(study.ct, spacing, outside=AIR_HU))
     pet = _array(resample(study.pet, spacing))
-    # Interpolating the indicator and cutting at one half keeps the contour's volume; nearest neighbour frays it.
-    seg = (_array(resample(sitk.Cast(study.seg, sitk.sitkFloat32), spacing)) >= 0.5).astype(np.uint8)
+    seg, _ = resample_contours(study.seg, spacing)
     voxel_ml = float(np.prod(spacing)) / 1000.0
     tumour_points, background_points = _crop_centres(seg, pet, body_mask(pet, ct, spacing), entry.name)
     volumes: dict[str, NDArray[np.generic]] = {

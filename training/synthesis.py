@@ -391,7 +391,7 @@ def _is_there(folder: Path, made_of: dict[str, Any]) -> bool:
         other = sorted(key for key, value in made_of.items() if stored.get(key, value) != value)
         if other:
             raise UsageError(
-                f"{path.parent} is a body made with another {', '.join(other)}; choose another --out, or remove it."
+                f"{path.parent} is a body made with another {', '.join(other)}; choose another --out or remove it"
             )
     return bool(finished)
 

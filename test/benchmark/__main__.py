@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--time-limit", type=float, default=60.0, metavar="S", help="of deadline (default: %(default)g)")
     add("--growing-flips", type=int, nargs="+", choices=range(1, 9), default=[1, 2, 4, 8], metavar="N")
     add("--growing-checkpoints", type=_positive, nargs="+", default=[1, 2], metavar="N")
+    add("--lesions", type=_positive, default=500, help="of scoring, in each mask (default: %(default)s)")
     add("--out", type=Path, default=RESULTS, metavar="FILE", help="default: test/benchmark/RESULTS.md")
     return parser
 

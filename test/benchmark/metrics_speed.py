@@ -1,16 +1,7 @@
-"""How fast Dice, FPV and FNV are: one labelling per mask against a visit of each component.
-
-``python -m test.benchmark.metrics_speed`` scores a pair of 400x400x326 masks with 500 lesions each. The slow side
-is the plain transcription of the published scripts (``test.plain_metrics``) on labels that are given, so only the
-visits over the full volume are timed: all of them, nothing is extrapolated. The fast side is the crop and
-:func:`evaluation.metrics.count_overlaps`, labelling included. A second figure is that of
-:func:`evaluation.metrics.measure`, with lesions and surface distances on top.
-"""
+"""How fast Dice, FPV and FNV are: one labelling and one count per mask against a visit of each component."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +13,7 @@ from scipy import ndimage
 from evaluation.editions import RULES
 from evaluation.metrics import count_overlaps, crop_to_union, measure
 from test import plain_metrics
+from test.benchmark.process import Answer, Measure
 
 SHAPE_ZYX = (326, 400, 400)
 SPACING_XYZ = (2.03642, 2.03642, 3.0)
@@ -60,29 +52,31 @@ def visit_components(truth: Mask, prediction: Mask, true: Any, predicted: Any) -
     )
 
 
-def main() -> None:
-    """Measure and print both times and their ratio; fail if the figures differ in the last digit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lesions", type=int, default=LESIONS, help="in each mask (default: %(default)s)")
-    lesions = parser.parse_args().lesions
-    truth, prediction = lesion_masks(lesions=lesions)
+def scoring(lesions: int, shape: tuple[int, int, int] = SHAPE_ZYX) -> Measure:
+    """Return a task that scores a pair of masks with so many lesions each, plainly and as the product does.
+
+    The plain side is the transcription of the published scripts (:mod:`test.plain_metrics`) on labels that are
+    given, so only the visits over the full volume are timed: all of them, nothing is extrapolated. The fast side
+    is the crop and :func:`evaluation.metrics.count_overlaps`, labelling included; a second figure is that of
+    :func:`evaluation.metrics.measure`, with lesions and surface distances on top.
+    """
+    truth, prediction = lesion_masks(shape, lesions)
     labels = [ndimage.label(mask, ndimage.generate_binary_structure(3, 2)) for mask in (truth, prediction)]
-    counts = " and ".join(str(count) for _, count in labels)
-    print(f"Masks of {'x'.join(map(str, SHAPE_ZYX[::-1]))} voxels with {counts} lesions")
 
-    slow_s, expected = _timed(lambda: visit_components(truth, prediction, *labels))
-    count_s = statistics.median(
-        _timed(lambda: count_overlaps(*crop_to_union(truth, prediction)))[0] for _ in range(REPEATS)
-    )
-    runs = [_timed(lambda: measure(truth, prediction, SPACING_XYZ, RULES["I"])) for _ in range(REPEATS)]
-    all_s, scores = statistics.median(seconds for seconds, _ in runs), runs[0][1]
+    def measure_all() -> Answer:
+        plain_s, expected = _timed(lambda: visit_components(truth, prediction, *labels))
+        counts = [_timed(lambda: count_overlaps(*crop_to_union(truth, prediction)))[0] for _ in range(REPEATS)]
+        runs = [_timed(lambda: measure(truth, prediction, SPACING_XYZ, RULES["I"])) for _ in range(REPEATS)]
+        scores = runs[0][1]
+        return {
+            "lesions": [count for _, count in labels],
+            "plain_s": plain_s,
+            "counted_s": counts,
+            "all_s": [seconds for seconds, _ in runs],
+            "equal": (scores.dice, scores.fpv_ml, scores.fnv_ml) == expected,
+        }
 
-    if (scores.dice, scores.fpv_ml, scores.fnv_ml) != expected:
-        raise SystemExit(f"the figures differ: {expected} plainly, {scores}")
-    print(f"Visiting every component over the full volume: {slow_s:8.2f} s (Dice, FPV, FNV; labels given)")
-    print(f"One labelling and one bincount per mask:       {count_s:8.2f} s, {slow_s / count_s:.0f} times as fast")
-    print(f"All measures, HD95 and surface Dice included:  {all_s:8.2f} s, {slow_s / all_s:.0f} times as fast")
-    print(f"Equal to the last digit: Dice {scores.dice}, FPV {scores.fpv_ml} ml, FNV {scores.fnv_ml} ml")
+    return measure_all
 
 
 def _put_ball(mask: Mask, centre: NDArray[np.int64], radius: int) -> None:
@@ -95,7 +89,3 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
-
-
-if __name__ == "__main__":
-    main()
