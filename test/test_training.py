@@ -405,6 +405,15 @@ def in_two_processes(arguments: list[str]) -> str:
     ).stdout
 
 
+def test_synthetic_validation_cases_are_called_so(tmp_path, capsys):
+    tree = write_tree(tmp_path / "data", "a", "b", "synthetic_0")
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["a"], "validation": ["b", "synthetic_0"], "test": []}))
+    arguments = options(tree, tmp_path / "cache", tmp_path / "run", "--steps", "1", "--split", str(split))
+    assert main(arguments) == 0
+    assert "validation of 2 (1 synthetic): Dice" in capsys.readouterr().out
+
+
 def test_a_refused_run_leaves_the_split_of_the_first(tree, cache_folder, tmp_path, capsys):
     assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 0
     before = (tmp_path / "split.json").read_text()

@@ -24,6 +24,7 @@ from algorithm.files import written_whole
 from algorithm.network.architecture import STRIDE
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint, save_checkpoint
+from evaluation.cases import named_synthetic
 from evaluation.metrics import Scores
 from training.cache import CachedCase
 from training.losses import DeepSupervisionLoss
@@ -317,8 +318,10 @@ class Trainer:
             scores = self.validate()
             mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}
             values |= {f"validation {key}": value for key, value in mean.items()}
+            synthetic = sum(named_synthetic(case.name) for case in self.validation)
+            of = f"{len(scores)} ({synthetic} synthetic)" if synthetic else str(len(scores))
             parts.append(
-                f"validation of {len(scores)}: Dice {mean.get('dice', math.nan):.4f}, "
+                f"validation of {of}: Dice {mean.get('dice', math.nan):.4f}, "
                 f"FPV {mean['fpv_ml']:.2f} ml, FNV {mean.get('fnv_ml', math.nan):.2f} ml"
             )
             if mean.get("dice", -1.0) > progress.best_dice:
