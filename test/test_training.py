@@ -562,6 +562,22 @@ def test_a_start_that_knows_the_patients_is_refused(tree, cache_folder, tmp_path
     assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
 
 
+def test_an_earlier_cross_validation_is_gone_on_from(tree, cache_folder, tmp_path, capsys):
+    more = ["--steps", "1", "--folds", "2", "--flips", "1"]
+    first, second = (options(tree, cache_folder, tmp_path / name, *more)[1:] for name in ("first", "second"))
+    assert main(["crossvalidate", *first]) == 0
+    assert main(["crossvalidate", *second, "--init", str(tmp_path / "first")]) == 0
+    for fold in ("fold_0", "fold_1"):
+        before, after = (load_checkpoint(tmp_path / name / fold / "last.json") for name in ("first", "second"))
+        assert after.description.provenance["initial"]["sha256"] == before.description.sha256
+
+    third = options(
+        tree, cache_folder, tmp_path / "third", *more, "--seed", "3", "--init", str(tmp_path / "first")
+    )
+    assert main(["crossvalidate", *third[1:]]) == 2
+    assert "held back other patients than this run does" in capsys.readouterr().err
+
+
 def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys):
     more = ["--steps", "2", "--folds", "2", "--flips", "1", "--dropout", "0", "--precision", "float32"]
     together = in_two_processes(

@@ -38,7 +38,7 @@ from training.datasets import Case, Study, read_study
 from training.parallel import Processes, leave_processes
 from training.preparation import Material, stored_folds
 from training.settings import Precision
-from training.splits import Split, fold_split
+from training.splits import Split, fold_split, read_split
 from training.yardsticks import YARDSTICKS, Threshold
 
 REPORTED = {"dice": "Dice", "hd95_mm": "HD95 mm", "fpv_ml": "FPV ml", "fnv_ml": "FNV ml"}
@@ -52,7 +52,8 @@ The paper's ablation, four runs with one budget:
   for modules in "" "--without mcsa" "--without tamw" "--without mcsa --without tamw"; do
     python -m training crossvalidate --data DIR --cache cache --out "runs/cv $modules" $modules
   done
-A finished fold is kept: the same command again goes on where it stopped.
+A finished fold is kept: the same command again goes on where it stopped. With --init DIR, DIR being the --out of
+an earlier cross-validation, each fold starts where it ended there.
 
 The evaluation scores the masks again (SEGs on the PET's grid only):
   python -m evaluation score --prediction OUT/masks/network --truth DIR --cases OUT/cases.csv --edition paper
@@ -96,11 +97,15 @@ def main(args: argparse.Namespace) -> int:
     held: list[Case] = []
     try:
         material = fit.gather_material(args, processes, say)
-        _check_start(args.init, material.datasets[0].folder)
+        start = args.init
+        if start and not start.is_dir():
+            _check_start(start, material.datasets[0].folder)
         for fold, split in enumerate(folds_of(material, args.folds, args.seed)):
             say(f"fold {fold} of {args.folds}: {len(split.test)} patients held back")
             folder = args.out / f"fold_{fold}"
             args.time_budget = deadline - time.monotonic()
+            if start and start.is_dir():
+                args.init = _start_of_fold(start, fold, split)
             name = f"{args.out.resolve().name}-fold-{fold}"
             run = fit.fit(args, name, material, split, folder, device, processes, say)
             if not run.finished:
@@ -253,10 +258,19 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")
 
 
-def _check_start(checkpoint: Path | None, data: Path) -> None:
+def _start_of_fold(earlier: Path, fold: int, split: Split) -> Path:
+    """Return where an earlier cross-validation left a fold; UsageError if it held back other patients."""
+    folder = earlier / f"fold_{fold}"
+    if set(read_split(folder / "split.json").test) != set(split.test):
+        raise UsageError(
+            f"{folder} held back other patients than this run does; repeat its --data, --folds and --seed, or "
+            "start from a checkpoint"
+        )
+    return folder / "last.json"
+
+
+def _check_start(checkpoint: Path, data: Path) -> None:
     """Raise UsageError for a checkpoint that was trained on the patients that it would be tested on."""
-    if checkpoint is None:
-        return
     known = [each["name"] for each in read_description(checkpoint).provenance.get("data", ())]
     if data.resolve().name in known:
         raise UsageError(
