@@ -25,7 +25,6 @@ import evaluation
 from algorithm import job
 from algorithm.description import read_description
 from algorithm.errors import UsageError
-from algorithm.files import written_whole
 from algorithm.images import write_mask
 from algorithm.weights import load_checkpoint
 from evaluation.bundle import folder_sha256
@@ -189,8 +188,7 @@ def score_fold(
         say(f"  {name}: Dice " + ", ".join(f"{row.method} {row.scores.dice:.3f}" for row in scored))
     if processes.is_first:
         content = {"key": key, "rows": [dataclasses.asdict(row) for row in rows]}
-        with written_whole(stored) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_text(stored, json.dumps(content, indent=1))
     return rows
 
 
@@ -209,8 +207,7 @@ def write_reports(rows: Sequence[Row], out: Path) -> None:
         "table.md": table(rows) + "\n",
     }
     for name, content in contents.items():
-        with written_whole(out / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_text(out / name, content)
 
 
 def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
