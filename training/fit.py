@@ -25,6 +25,9 @@ from training.preparation import Material, describe, gather, parse_normalisation
 from training.settings import Optimiser, Precision, Settings
 from training.splits import Split, write_split
 
+LEARNING_RATES: dict[Optimiser, float] = {"adamw": Settings.learning_rate, "released": 1e-4}
+"""Unless --learning-rate says otherwise."""
+
 EPILOG = """\
 Train on AutoPET, on one GPU or on several:
   python -m training fit --data FDG-PET-CT-Lesions --cache cache --out runs/autopet --steps 100000
@@ -84,7 +87,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="crops per step, all processes (%(default)s)",
     )
     add("--optimiser", choices=get_args(Optimiser), default=standard.optimiser, help="(%(default)s)")
-    add("--learning-rate", type=float, metavar="LR", help="(adamw: 0.0004, released: 0.0001)")
+    rates = ", ".join(f"{optimiser}: {rate:g}" for optimiser, rate in LEARNING_RATES.items())
+    add("--learning-rate", type=float, metavar="LR", help=f"({rates})")
     add("--weight-decay", type=float, default=standard.weight_decay, metavar="W", help="(%(default)s)")
     add("--warm-up", type=int, default=standard.warm_up, metavar="STEPS", help="of adamw (%(default)s)")
     add(
@@ -207,8 +211,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     UsageError
         A value makes no sense.
     """
-    standard = Settings.learning_rate if args.optimiser == "adamw" else 1e-4
-    rate = standard if args.learning_rate is None else args.learning_rate
+    rate = LEARNING_RATES[args.optimiser] if args.learning_rate is None else args.learning_rate
     try:
         return Settings(
             steps=args.steps,
