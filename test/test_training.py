@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -325,6 +326,16 @@ def test_a_time_budget_stops_cleanly_and_the_rest_follows(tree, cache_folder, tm
     assert load_checkpoint(tmp_path / "run" / "last.json").description.provenance["steps"] == 1
 
     assert main(options(tree, cache_folder, tmp_path / "run", *more)) == 0
+    assert main(options(tree, cache_folder, tmp_path / "whole", *more)) == 0
+    assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
+
+
+def test_a_run_goes_on_where_its_data_were_copied_to(tree, cache_folder, tmp_path):
+    more = ["--steps", "4", "--split", "all"]
+    assert main(options(tree, cache_folder, tmp_path / "run", *more, "--time-budget", "0")) == 0
+    moved = tmp_path / "elsewhere" / tree.name
+    shutil.copytree(tree, moved, copy_function=shutil.copyfile)  # not its times
+    assert main(options(moved, tmp_path / "cache", tmp_path / "run", *more)) == 0
     assert main(options(tree, cache_folder, tmp_path / "whole", *more)) == 0
     assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
 

@@ -205,7 +205,7 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     pet = _array(resample(study.pet, spacing))
     seg, _ = resample_contours(study.seg, spacing)
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    tumour_points, background_points = _crop_centres(seg, pet, body_mask(pet, ct, spacing), entry.name)
+    tumour_points, background_points = _crop_centres(seg, pet, body_mask(pet, ct, spacing), case.name)
     volumes: dict[str, NDArray[np.generic]] = {
         "ct": np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16),
         "pet": pet.astype(np.float32),

@@ -417,7 +417,10 @@ def _recipe(description: Description, settings: Settings, sources: Sequence[Sour
     parts = {key: value for key, value in dataclasses.asdict(description).items() if key in learned}
     parts |= dataclasses.asdict(settings)
     parts["initial checkpoint"] = description.provenance.get("initial")
-    parts["training cases"] = [[source.share, [case.folder.name for case in source.cases]] for source in sources]
+    # not the cache's folders: their names hold the files' times, and a data set that was copied is still the same
+    parts["training cases"] = [
+        [source.share, [[case.name, case.size, case.tumour_ml] for case in source.cases]] for source in sources
+    ]
     return {key: json.dumps(value, sort_keys=True) for key, value in parts.items()}
 
 
