@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from algorithm import __version__
@@ -73,7 +72,7 @@ def preflight(args: argparse.Namespace) -> int:
     say(f"host memory: {'unknown' if limit is None else f'{limit / 2**30:.1f} GiB'}")
     for checkpoint in _checkpoints(args.weights):
         how = checkpoint.description
-        air = np.zeros(how.patch, np.float32)
+        air = torch.zeros(how.patch)
         window = Member(build_network(checkpoint), air, air, how.patch, how.overlap)
         prediction = Predictor(device, dtype, 1, lambda line: None).predict([window], Budget())
         say(f"one window through {how.name}: {prediction.seconds_per_pass:.2f} s")

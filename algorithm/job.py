@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from algorithm import __version__
 from algorithm.description import Description
@@ -249,15 +250,15 @@ def _members(
     largest = [max(sides) for sides in zip(*(each.description.patch for each in checkpoints), strict=True)]
     first = prepare(pair, _coarsened(checkpoints[0].description, pair.pet, coarser))
     box = _box(first, largest, whole=settings.whole_volume)
-    inputs: dict[tuple[object, ...], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    inputs: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
     members = []
     for network, each in zip(networks, checkpoints, strict=True):
         how = each.description
         if _wanted(how) not in inputs:
             case = prepare(pair, _coarsened(how, pair.pet, coarser)) if inputs else first
             inputs[_wanted(how)] = (
-                cut_box(case.ct, box, largest, case.ct_outside),
-                cut_box(case.pet, box, largest, case.pet_outside),
+                torch.from_numpy(cut_box(case.ct, box, largest, case.ct_outside)),
+                torch.from_numpy(cut_box(case.pet, box, largest, case.pet_outside)),
             )
         overlap = how.overlap if settings.overlap is None else settings.overlap
         members.append(Member(network, *inputs[_wanted(how)], how.patch, overlap))

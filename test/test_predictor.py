@@ -39,7 +39,7 @@ def volumes(size: Sequence[int] = SIZE, seed: int = 0) -> tuple[Volume, Volume]:
 
 def member_of(network: nn.Module, size: Sequence[int] = SIZE, overlap: float = 0.5, seed: int = 0) -> Member:
     ct, pet = volumes(size, seed)
-    return Member(network, ct, pet, TINY_PATCH, overlap)  # type: ignore[arg-type]
+    return Member(network, torch.from_numpy(ct), torch.from_numpy(pet), TINY_PATCH, overlap)  # type: ignore[arg-type]
 
 
 def predictor_of(flips: int | None = 1, dtype: torch.dtype = torch.float32, batch: int = 1) -> Predictor:
@@ -86,7 +86,7 @@ def pointwise(ct: Tensor, pet: Tensor) -> Tensor:
 
 
 def expected_pointwise(member: Member) -> Volume:
-    return 1 / (1 + np.exp(-(member.ct + member.pet)))
+    return torch.sigmoid(member.ct + member.pet).numpy()
 
 
 def assert_pointwise(prediction: Prediction, member: Member) -> None:
@@ -130,7 +130,7 @@ class TestAgainstMonai:
 
         prediction = predictor_of().predict([member], Budget())
 
-        expected = monai_probability(network, member.ct, member.pet, overlap)
+        expected = monai_probability(network, member.ct.numpy(), member.pet.numpy(), overlap)
         np.testing.assert_allclose(prediction.probability, expected, atol=2e-6)
         assert prediction.probability.dtype == np.float32
         assert prediction.windows == len(plan_windows(SIZE, TINY_PATCH, overlap))
@@ -143,7 +143,7 @@ class TestAgainstMonai:
         network = random_network()
         ct, pet = volumes(size)
         box = tuple(slice(0, side) for side in size)
-        padded = [cut_box(volume, box, TINY_PATCH, outside=-1.0) for volume in (ct, pet)]
+        padded = [torch.from_numpy(cut_box(volume, box, TINY_PATCH, outside=-1.0)) for volume in (ct, pet)]
         member = Member(network, *padded, TINY_PATCH, 0.25)
 
         prediction = predictor_of().predict([member], Budget())
@@ -157,7 +157,9 @@ class TestAgainstMonai:
 
         prediction = predictor_of(8).predict([member], Budget())
 
-        single = [monai_probability(network, member.ct, member.pet, 0.25, axes) for axes in flip_order()]
+        single = [
+            monai_probability(network, member.ct.numpy(), member.pet.numpy(), 0.25, axes) for axes in flip_order()
+        ]
         assert np.std(single, axis=0).max() > 0.01  # the network is not symmetric: the flips do differ
         np.testing.assert_allclose(prediction.probability, np.mean(single, axis=0), atol=2e-6)
         assert prediction.passes == 8

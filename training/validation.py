@@ -60,8 +60,8 @@ def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description:
     ct, pet = normalise(ct, description.ct, None), normalise(pet, description.pet, None)
     member = Member(
         network,
-        cut_box(ct, box, description.patch, value_outside(AIR_HU, description.ct, ct)),
-        cut_box(pet, box, description.patch, value_outside(0.0, description.pet, pet)),
+        torch.from_numpy(cut_box(ct, box, description.patch, value_outside(AIR_HU, description.ct, ct))),
+        torch.from_numpy(cut_box(pet, box, description.patch, value_outside(0.0, description.pet, pet))),
         description.patch,
         description.overlap,
     )

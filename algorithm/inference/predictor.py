@@ -45,15 +45,15 @@ class Member:
     ----------
     network : H2ASeg
         float32, on the CPU, in eval mode; it is not changed.
-    ct, pet : float32 array, x, y, z
-        Normalised; no side smaller than the patch.
+    ct, pet : float32 Tensor, x, y, z
+        On the CPU, normalised; no side smaller than the patch. Members may share them.
     patch : three ints
     overlap : float
     """
 
     network: H2ASeg
-    ct: NDArray[np.float32]
-    pet: NDArray[np.float32]
+    ct: Tensor
+    pet: Tensor
     patch: tuple[int, int, int]
     overlap: float
 
@@ -82,17 +82,6 @@ class Prediction:
     seconds_per_pass: float
     stopped_because: str
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A member whose network is where it computes; its volumes (x, y, z) move when they are needed."""
-
-    network: H2ASeg
-    ct: Tensor
-    pet: Tensor
-    patch: tuple[int, int, int]
-    overlap: float
 
 
 class TooSlowError(Exception):
@@ -216,18 +205,10 @@ class Predictor:
                     raise
             self._retreat()  # here, because what the error's traceback holds is not free before
 
-    def _place(self, members: Sequence[Member]) -> Sequence[_Placed]:
+    def _place(self, members: Sequence[Member]) -> Sequence[Member]:
+        """Return the members with their networks where they compute; the volumes move when they are needed."""
         try:
-            return [
-                _Placed(
-                    network=place(member.network, self.device, self.dtype),
-                    ct=torch.from_numpy(member.ct),
-                    pet=torch.from_numpy(member.pet),
-                    patch=member.patch,
-                    overlap=member.overlap,
-                )
-                for member in members
-            ]
+            return [replace(member, network=place(member.network, self.device, self.dtype)) for member in members]
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -235,7 +216,7 @@ class Predictor:
                 "the device's memory does not hold the network; free the device, or use --device cpu"
             ) from error
 
-    def _average(self, members: Sequence[_Placed], budget: Budget) -> Prediction:
+    def _average(self, members: Sequence[Member], budget: Budget) -> Prediction:
         """Do the passes; the sums and weights belong together at any moment, so any of them can be the last."""
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         members = self._with_volumes_stored(members)
@@ -283,7 +264,7 @@ class Predictor:
     @torch.inference_mode()
     def _pass(
         self,
-        member: _Placed,
+        member: Member,
         plan: Sequence[Start],
         flip: Flip,
         total: Tensor,
@@ -313,7 +294,7 @@ class Predictor:
                 if not budget.allows(seconds_to_go):
                     raise TooSlowError(seconds_to_go / max(budget.remaining_s, 1.0))
 
-    def probability(self, member: _Placed, starts: Sequence[Start], flip: Flip) -> tuple[Tensor, Tensor]:
+    def probability(self, member: Member, starts: Sequence[Start], flip: Flip) -> tuple[Tensor, Tensor]:
         """Segment some windows, each seen mirrored along some axes.
 
         Returns
@@ -335,7 +316,7 @@ class Predictor:
         probability = tumour_probability(logits).flip(axes)[:, 0]
         return torch.where(finite[:, None, None, None], probability, 0), finite
 
-    def _with_volumes_stored(self, members: Sequence[_Placed]) -> Sequence[_Placed]:
+    def _with_volumes_stored(self, members: Sequence[Member]) -> Sequence[Member]:
         """Move the volumes to where the sums are, each once however many members share it."""
         stored: dict[int, Tensor] = {}
         for volume in (volume for member in members for volume in (member.ct, member.pet)):
@@ -376,11 +357,11 @@ class Predictor:
             torch.cuda.synchronize(self.device)
 
     @torch.inference_mode()
-    def _fit_to_time(self, members: Sequence[_Placed], budget: Budget) -> Sequence[_Placed]:
+    def _fit_to_time(self, members: Sequence[Member], budget: Budget) -> Sequence[Member]:
         """Time a window and enlarge the steps until one pass fits; say how long it will take."""
         seconds = [self._time_window(member) for member in members]
 
-        def cost(candidates: Sequence[_Placed]) -> float:
+        def cost(candidates: Sequence[Member]) -> float:
             counts = [len(plan_windows(m.ct.shape, m.patch, m.overlap)) for m in candidates]
             return sum(count * each for count, each in zip(counts, seconds, strict=True)) * _SAFETY
 
@@ -393,7 +374,7 @@ class Predictor:
                 return candidates
         raise TooSlowError(cost(candidates) / max(budget.remaining_s, 1.0))
 
-    def _time_window(self, member: _Placed) -> float:
+    def _time_window(self, member: Member) -> float:
         """Return the seconds per window, after one to warm up."""
         start: Start = (0, 0, 0)
         while True:
@@ -429,7 +410,7 @@ class Predictor:
         self.say(sentence)
 
 
-def _widened_steps(members: Sequence[Member], placed: Sequence[_Placed]) -> list[str]:
+def _widened_steps(members: Sequence[Member], placed: Sequence[Member]) -> list[str]:
     """Say so if windows were made to overlap less than asked."""
     least = min(member.overlap for member in placed)
     if all(asked.overlap == done.overlap for asked, done in zip(members, placed, strict=True)):
