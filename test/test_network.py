@@ -10,7 +10,7 @@ from torch import Tensor
 
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
-from algorithm.network.blocks import instance_norm
+from algorithm.network.blocks import EntryBlock, instance_norm
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import network_from_released
 from test import plain_network
@@ -99,7 +99,7 @@ def gradients_of_the_product(
     DeepSupervisionLoss()(logits, truth).backward()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.copy_(parameter.grad)
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
     return {name: value.double() for name, value in released_state(network).items()}
 
 
@@ -129,6 +129,21 @@ def test_training_follows_the_gradients_of_the_plain_transcription(
     assert not {name: value for name, value in cosines.items() if value < likeness}
     ours, theirs = (torch.cat([each[name].flatten() for name in weights]) for each in (got, expected))
     assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=0.1)
+
+
+@torch.inference_mode()
+def test_a_bias_that_dwarfs_low_uptake_costs_bfloat16_no_digits() -> None:
+    torch.manual_seed(SEED)
+    block = EntryBlock(8, dropout=0.0)
+    faint = 0.1 + 0.01 * torch.rand(1, 1, 16, 16, 8)
+    expected = block(faint)
+    assert block.conv1.bias is not None
+    block.conv1.bias.fill_(10.0)
+    torch.testing.assert_close(block(faint), expected)
+
+    got = copy.deepcopy(block).bfloat16()(faint.bfloat16()).float()
+
+    assert (got - expected).std() < 0.1 * expected.std()
 
 
 @pytest.mark.parametrize("channels", [8, 16])
@@ -244,7 +259,8 @@ def test_switches(mcsa: bool, tamw: bool) -> None:
 
     ct, pet = reference_inputs(1, TINY_PATCH, SEED)
     sum((head**2).mean() for head in network(ct, pet)).backward()
-    for name, parameter in network.named_parameters():
+    trained = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
+    for name, parameter in trained:
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
         # A bias in front of a normalisation has no effect, so no gradient but rounding; a weight has both.

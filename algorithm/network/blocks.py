@@ -116,6 +116,23 @@ def conv3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv3d:
     return nn.Conv3d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
 
 
+class UnbiasedConv(nn.Conv3d):
+    """3x3x3 convolution before an instance normalisation, which takes any bias away again: it is left out.
+
+    Where uptake is low, the bias outweighs what varies, and bfloat16 would spend its digits on it. It remains a
+    parameter, which is not trained, because released checkpoints have it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+        assert self.bias is not None
+        self.bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W, D) to (B, C', H / stride, W / stride, D / stride)."""
+        return F.conv3d(x, self.weight, None, self.stride, self.padding)
+
+
 class EntryBlock(nn.Module):
     """Level 1 of an encoder stream: ``conv(dropout(PReLU(IN(conv(x))))) + conv_skip(x)``.
 
@@ -124,7 +141,7 @@ class EntryBlock(nn.Module):
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
-        self.conv1 = conv3(1, channels)
+        self.conv1 = UnbiasedConv(1, channels)
         self.act = PReLU()
         self.dropout = nn.Dropout3d(dropout)
         self.conv2 = conv3(channels, channels)
@@ -147,7 +164,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, dropout: float, stride: int = 1) -> None:
         super().__init__()
         self.act1 = PReLU()
-        self.conv1 = conv3(in_channels, out_channels, stride)
+        self.conv1 = UnbiasedConv(in_channels, out_channels, stride)
         self.dropout = nn.Dropout3d(dropout)
         self.act2 = PReLU()
         self.conv2 = conv3(out_channels, out_channels)
