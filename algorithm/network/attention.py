@@ -51,10 +51,10 @@ class BidirectionalAttention(nn.Module):
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
         """Return what each modality gathers, without the modality itself.
 
-        Inference computes it in the type of the parameters, whatever autocast says and that of the tokens is.
+        It is computed in the type of the parameters, float32, whatever autocast says and that of the tokens is. No
+        normalisation goes before, scores reach thousands, and what bfloat16 would round off them decides which
+        voxels attend to one another.
         """
-        if torch.is_grad_enabled():
-            return self._gather(ct, pet)
         with torch.autocast(ct.device.type, enabled=False):
             new_ct, new_pet = self._gather(ct.to(self.ct.out.weight.dtype), pet.to(self.pet.out.weight.dtype))
         return new_ct.to(ct.dtype), new_pet.to(pet.dtype)
@@ -70,21 +70,7 @@ class BidirectionalAttention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
-        if torch.is_grad_enabled():
-            gathered = self._attend_in_float32(query, key, value)
-        else:
-            gathered = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        return gathered.squeeze(1)
-
-    def _attend_in_float32(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend where gradients are wanted, whatever autocast says.
-
-        No normalisation goes before, scores reach thousands, and what bfloat16 would round off them decides which
-        voxels attend to one another.
-        """
-        with torch.autocast(query.device.type, enabled=False):
-            query, key = query.float(), key.float()
-            return F.scaled_dot_product_attention(query, key, value.float(), scale=self.scale).to(value.dtype)
+        return F.scaled_dot_product_attention(query, key, value, scale=self.scale).squeeze(1)
 
 
 def _project(tokens: Tensor, as_target: DirectedAttention, as_source: DirectedAttention) -> tuple[Tensor, ...]:
