@@ -140,6 +140,7 @@ def measure(
     rules: Rules,
     *,
     tolerance_mm: float = SURFACE_TOLERANCE_MM,
+    surfaces: bool = True,
 ) -> Scores:
     """Measure one pair of masks by one edition's rules.
 
@@ -153,6 +154,9 @@ def measure(
         See :data:`evaluation.editions.RULES`.
     tolerance_mm : float
         Of the surface Dice. 4 mm is about the resolution of PET and two voxels of AutoPET's grid in plane.
+    surfaces : bool
+        Whether to measure the distances between the surfaces, which takes most of the time; else those figures are
+        NaN.
 
     Raises
     ------
@@ -163,7 +167,9 @@ def measure(
         raise ValueError(f"masks must be 3-D and of one shape, got {truth.shape} and {prediction.shape}")
     true_mask, predicted_mask = crop_to_union(truth, prediction)
     overlaps = count_overlaps(true_mask, predicted_mask)
-    to_prediction, to_truth = surface_distances(true_mask, predicted_mask, spacing)
+    to_prediction, to_truth = np.empty(0), np.empty(0)
+    if surfaces:
+        to_prediction, to_truth = surface_distances(true_mask, predicted_mask, spacing)
 
     voxel_ml = spacing[0] * spacing[1] * spacing[2] / 1000
     found, matching = overlaps.matches(LESION_IOU)

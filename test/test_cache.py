@@ -32,6 +32,37 @@ def test_arrays_are_the_images_in_x_y_z(tmp_path):
     assert case.tumour_ml == pytest.approx(case.seg().sum() * 4 * 4 * 3 / 1000)
 
 
+def test_a_case_is_cut_to_the_patient(tmp_path):
+    root = write_tree(tmp_path / "data", "a")
+    study = root / "a" / "study"
+    (whole,) = build(root, tmp_path).cases
+    for name, air in (("CTres", -1000), ("SUV", 0), ("SEG", 0)):
+        values = sitk.GetArrayFromImage(sitk.ReadImage(study / f"{name}.nii.gz"))
+        write_image(study / f"{name}.nii.gz", np.pad(values, ((0, 0), (40, 30), (20, 50)), constant_values=air))
+    (cut,) = build(root, tmp_path).cases
+
+    assert cut.size[2] == whole.size[2]
+    assert all(0 <= more - less <= 10 for more, less in zip(cut.size, whole.size, strict=True))
+    assert cut.tumour_ml == whole.tumour_ml
+    np.testing.assert_array_equal(np.sort(cut.pet()[cut.seg() > 0]), np.sort(whole.pet()[whole.seg() > 0]))
+    assert (cut.seg()[tuple(cut.tumour_points().T)] == 1).all()
+
+
+def test_several_processes_make_the_same_entries(tmp_path):
+    root = write_tree(tmp_path / "data", "a", "b", "c")
+    (root / "b" / "study" / "SUV.nii.gz").write_bytes(b"no image")
+    cases = find_cases(root).cases
+    alone = build_cache(cases, tmp_path / "alone", SPACING, progress=False)
+    together = build_cache(cases, tmp_path / "together", SPACING, progress=False, workers=2)
+
+    assert together.skipped == alone.skipped
+    assert [case.name for case in together.cases] == ["a/study", "c/study"]
+    for one, other in zip(alone.cases, together.cases, strict=True):
+        files = sorted(path.name for path in one.folder.iterdir())
+        assert files == sorted(path.name for path in other.folder.iterdir())
+        assert all((one.folder / name).read_bytes() == (other.folder / name).read_bytes() for name in files)
+
+
 def test_another_spacing_keeps_the_lesion_volume(tmp_path):
     root = write_tree(tmp_path / "data", "a")
     (fine,) = build(root, tmp_path).cases

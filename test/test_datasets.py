@@ -91,6 +91,24 @@ def test_the_studies_of_an_autopet_iii_patient_belong_together(tmp_path, patient
     assert [case.patient for case in found.cases] == ["fdg_0000000000", "fdg_0000000000", "fdg_0000000001"]
 
 
+def test_hecktor_files_of_one_name_are_named_not_chosen_from(tmp_path):
+    for name in ("a", "b"):
+        for file in (f"imagesTr/{name}__CT", f"imagesTr/{name}__PT", f"labelsTr/{name}", f"runs/masks/{name}"):
+            path = tmp_path / f"{file}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / "runs/masks/b.nii.gz").unlink()
+
+    found = find_cases(tmp_path)
+
+    assert [case.name for case in found.cases] == ["b"]
+    (skipped,) = found.skipped
+    assert skipped.name == "a"
+    assert skipped.reason == (
+        "several files of one name, labelsTr/a.nii.gz and runs/masks/a.nii.gz; keep one of them"
+    )
+
+
 def test_an_incomplete_study_is_named_with_what_is_missing(tmp_path):
     write_tree(tmp_path, "a", "b")
     (tmp_path / "b/study/SEG.nii.gz").unlink()

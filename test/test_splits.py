@@ -20,6 +20,14 @@ def test_the_paper_splits_60_20_20_in_sorted_order():
     assert split.test == ("p08", "p09")
 
 
+def test_both_tracers_of_autopet_iii_train_validate_and_test():
+    names = [f"{tracer}_{number:02}" for tracer in ("fdg", "psma") for number in range(10)]
+    split = paper_split(names)
+
+    for role, count in ((split.train, 6), (split.validation, 2), (split.test, 2)):
+        assert [name.split("_")[0] for name in role] == ["fdg"] * count + ["psma"] * count
+
+
 @given(names=patients)
 def test_every_patient_has_one_role(names):
     split = paper_split(names)
@@ -85,5 +93,5 @@ def test_nnunet_folds_that_separate_a_patient_are_refused(tmp_path):
     path = tmp_path / "splits_final.json"
     path.write_text(json.dumps([{"train": ["p1_a"], "val": ["p1_b"]}]))
 
-    with pytest.raises(UsageError, match="p1 more than once"):
+    with pytest.raises(UsageError, match=r"splits_final.json separates .* p1 more than once"):
         nnunet_folds(path, {"p1_a": "p1", "p1_b": "p1"})

@@ -121,6 +121,17 @@ def test_crops_are_alternately_centred_on_tumour_and_background(cases, descripti
     assert (batch.seg[::2].sum((1, 2, 3, 4)) > 0).all()
 
 
+def test_a_source_without_tumours_gives_background_alone(cases, description):
+    free = tuple(case for case in cases if case.tumour_ml == 0)
+    marked = tuple(case for case in cases if case.tumour_ml > 0)
+    sampler = CropSampler([Source(marked, 1.0), Source(free, 9.0)], description, STILL, seed=0)
+
+    drawn = [sampler.draw_case(number, np.random.default_rng(number)).name for number in range(40)]
+
+    assert set(drawn[::2]) <= {case.name for case in marked}
+    assert {case.name for case in free} <= set(drawn[1::2])
+
+
 def test_a_crop_is_cut_from_the_normalised_volume(cases, description):
     sampler = CropSampler([Source(cases[:1], 1.0)], description, STILL, seed=0)
     ct, pet, seg = (part[0].numpy() for part in sampler.crop(4))
@@ -425,6 +436,12 @@ def test_synthetic_validation_cases_are_called_so(tmp_path, capsys):
     assert "validation of 2 (1 synthetic): Dice" in capsys.readouterr().out
 
 
+def test_two_folders_with_one_patient_are_named(tree, cache_folder, tmp_path, capsys):
+    other = write_tree(tmp_path / "other", "b", "z")
+    assert main([*options(tree, cache_folder, tmp_path / "run"), "--data", str(other)]) == 2
+    assert f"both {tree} and {other} hold a patient b; give each patient once" in capsys.readouterr().err
+
+
 def test_a_refused_run_leaves_the_split_of_the_first(tree, cache_folder, tmp_path, capsys):
     assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 0
     before = (tmp_path / "split.json").read_text()
@@ -569,6 +586,16 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
 
 def test_a_start_that_knows_the_patients_is_refused(tree, cache_folder, tmp_path, capsys, trained):
     arguments = options(tree, cache_folder, tmp_path, "--init", str(trained))
+    assert main(["crossvalidate", *arguments[1:]]) == 2
+    assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
+
+
+def test_what_a_start_started_from_counts_too(tree, cache_folder, tmp_path, capsys, trained):
+    other = write_tree(tmp_path / "other", "z")
+    more = ["--steps", "1", "--split", "all", "--init", str(trained)]
+    assert main(options(other, tmp_path / "cache", tmp_path / "run", *more)) == 0
+
+    arguments = options(tree, cache_folder, tmp_path / "cv", "--init", str(tmp_path / "run" / "last.json"))
     assert main(["crossvalidate", *arguments[1:]]) == 2
     assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
 

@@ -92,19 +92,20 @@ class Augmentation:
         return tuple(side + 2 * math.ceil((need - side) / 2) for side, need in zip(patch, sides, strict=True))  # type: ignore[return-value]
 
 
-def build_augmentation(how: Augmentation, patch: tuple[int, int, int]) -> Compose:
+def build_augmentation(how: Augmentation, patch: tuple[int, int, int], *, turning: bool) -> Compose:
     """Return MONAI transforms of ``{"ct", "pet", "seg"}``, each (1, H, W, D) in x, y, z, to crops of ``patch``.
 
-    Rotation and scaling share one resampling. Seed it with ``set_random_state`` before each crop.
+    With ``turning``, crops of :meth:`Augmentation.field` are always rotated and scaled, by one resampling;
+    without, crops of the patch itself are never. Seed it with ``set_random_state`` before each crop.
     """
     set_track_meta(False)
     low, high = 1.0 / how.gamma, how.gamma
     steps: list[Any] = []
-    if how.turns:
+    if turning:
         steps.append(
             RandAffined(
                 keys=ALL,
-                prob=how.probability,
+                prob=1.0,
                 rotate_range=(0.0, 0.0, math.radians(how.rotation_deg)),
                 scale_range=(how.scaling,) * 3,
                 spatial_size=patch,
@@ -146,6 +147,11 @@ class DropModalityd(Randomizable, MapTransform):  # type: ignore[misc]
             key = self.keys[self.R.randint(len(self.keys))]
             images[key] = images[key].new_full(images[key].shape, float(images[key].min()))
         return images
+
+
+def draw_turning(how: Augmentation, rng: np.random.Generator) -> bool:
+    """Draw whether a crop is rotated and scaled."""
+    return how.turns and bool(rng.random() < how.probability)
 
 
 def draw_misalignment(how: Augmentation, rng: np.random.Generator) -> tuple[int, int, int]:

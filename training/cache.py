@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import multiprocessing
 import re
 import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +27,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from algorithm.errors import InvalidImageError, MissingInputError, OutputError, UserError
+from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
 from algorithm.images import AIR_HU
 from algorithm.postprocessing import lesions
-from algorithm.preprocessing import body_mask, resample
+from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 from training.datasets import Case, Skipped, read_study, reason
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
 
 POINTS_PER_LESION = 500
@@ -41,12 +46,16 @@ HIGH_UPTAKE_SUV = 2.0
 """Above this, healthy tissue is easily taken for tumour: brain, heart, kidneys, bladder. It is little of the body,
 so crops drawn evenly would seldom show it."""
 
+MARGIN_MM = 20.0
+"""Air kept around the patient, on each side. Beyond lie two thirds of an AutoPET field of view (measured on synthetic
+bodies)."""
+
 Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class CachedCase:
-    """A preprocessed case; its arrays have the shape ``size`` in x, y, z and are opened on demand.
+    """A preprocessed case, cut to the patient; its arrays, ``size`` in x, y, z, are opened on demand.
 
     Attributes
     ----------
@@ -87,6 +96,10 @@ class CachedCase:
         """Return voxels in the body outside the lesions, (n, 3) in x, y, z: crop centres."""
         return self._open("background_points")
 
+    def tumour_values(self, modality: str) -> NDArray[np.float32]:
+        """Return the intensities of ``ct`` (HU) or ``pet`` (SUV) inside the lesions, (n,)."""
+        return self._open(f"tumour_{modality}")
+
     def _open(self, what: str) -> NDArray:  # type: ignore[type-arg]
         return np.load(self.folder / f"{what}.npy", mmap_mode="r")  # type: ignore[no-any-return]
 
@@ -115,7 +128,9 @@ class Statistics:
     voxels: int
 
 
-def build_cache(cases: Sequence[Case], folder: Path, spacing: Spacing, *, progress: bool = True) -> Cache:
+def build_cache(
+    cases: Sequence[Case], folder: Path, spacing: Spacing, *, progress: bool = True, workers: int = 1
+) -> Cache:
     """Preprocess the cases that are not in the cache yet.
 
     Like inference, it turns the axes to left, posterior, superior, the default of a description.
@@ -129,6 +144,8 @@ def build_cache(cases: Sequence[Case], folder: Path, spacing: Spacing, *, progre
         Of the network, in mm, x, y, z.
     progress : bool
         Show a progress bar on stdout.
+    workers : int
+        Processes that share the cases.
 
     Returns
     -------
@@ -139,21 +156,27 @@ def build_cache(cases: Sequence[Case], folder: Path, spacing: Spacing, *, progre
     ------
     OutputError
         The cache folder cannot be written.
+    ResourceError
+        A worker was killed.
     """
-    ready: list[CachedCase] = []
-    skipped: list[Skipped] = []
-    bar = tqdm(cases, desc="preprocessing", unit="case", file=sys.stdout, disable=not progress)
-    for case in bar:
-        entry = folder / _entry_name(case, spacing)
+    work = partial(_prepare, folder=folder, spacing=spacing)
+    missing = sum(not _is_ready(folder / _entry_name(case, spacing)) for case in cases)
+    bar = partial(tqdm, total=len(cases), desc="preprocessing", unit="case", file=sys.stdout, disable=not progress)
+    if min(workers, missing) > 1:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
         try:
-            if not (entry / "entry.json").is_file():
-                _build_entry(case, spacing, entry)
-            ready.append(_read_entry(case, entry))
-        except UserError as error:
-            skipped.append(Skipped(case.name, reason(error, case)))
-        except OSError as error:
-            raise OutputError(f"cannot write the cache entry {entry}: {error.strerror or error}") from error
-    return Cache(tuple(ready), tuple(skipped))
+            with ProcessPoolExecutor(min(workers, missing), context, _compute_alone) as pool:
+                done = list(bar(pool.map(work, cases)))
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                "a process that preprocessed was killed, most likely for want of memory; use fewer --workers"
+            ) from error
+    else:
+        done = list(bar(map(work, cases)))
+    return Cache(
+        tuple(each for each in done if isinstance(each, CachedCase)),
+        tuple(each for each in done if isinstance(each, Skipped)),
+    )
 
 
 def resample_contours(seg: sitk.Image, spacing: Spacing) -> tuple[NDArray[np.uint8], sitk.Image]:
@@ -173,7 +196,7 @@ def tumour_statistics(cases: Iterable[CachedCase], modality: str) -> Statistics:
     MissingInputError
         No case has a tumour.
     """
-    inside = [_inside(case, modality) for case in cases if case.tumour_ml > 0]
+    inside = [case.tumour_values(modality) for case in cases if case.tumour_ml > 0]
     if not inside:
         raise MissingInputError("none of the training cases holds a tumour; add cases with contours")
     values = np.concatenate(inside).astype(np.float64)
@@ -181,9 +204,24 @@ def tumour_statistics(cases: Iterable[CachedCase], modality: str) -> Statistics:
     return Statistics(float(low), float(high), float(values.mean()), float(values.std()), int(values.size))
 
 
-def _inside(case: CachedCase, modality: str) -> NDArray[np.float32]:
-    volume = case.ct() if modality == "ct" else case.pet()
-    return np.asarray(volume[case.seg() > 0], dtype=np.float32)
+def _compute_alone() -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _prepare(case: Case, *, folder: Path, spacing: Spacing) -> CachedCase | Skipped:
+    entry = folder / _entry_name(case, spacing)
+    try:
+        if not _is_ready(entry):
+            _build_entry(case, spacing, entry)
+        return _read_entry(case, entry)
+    except UserError as error:
+        return Skipped(case.name, reason(error, case))
+    except OSError as error:
+        raise OutputError(f"cannot write the cache entry {entry}: {error.strerror or error}") from error
+
+
+def _is_ready(entry: Path) -> bool:
+    return (entry / "entry.json").is_file()
 
 
 def _entry_name(case: Case, spacing: Spacing) -> str:
@@ -204,14 +242,22 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     ct = _array(resample(study.ct, spacing, outside=AIR_HU))
     pet = _array(resample(study.pet, spacing))
     seg, _ = resample_contours(study.seg, spacing)
+    body = body_mask(pet, ct, spacing)
+    box = _with_margin(bounding_box(body | (seg > 0)), seg.shape, spacing)
+    ct, pet, seg, body = ct[box], pet[box], seg[box], body[box]
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    tumour_points, background_points = _crop_centres(seg, pet, body_mask(pet, ct, spacing), case.name)
+    tumour_points, background_points = _crop_centres(seg, pet, body, case.name)
     volumes: dict[str, NDArray[np.generic]] = {
         "ct": np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16),
         "pet": pet.astype(np.float32),
         "seg": seg,
     }
-    points = {"tumour_points": tumour_points, "background_points": background_points}
+    lists: dict[str, NDArray[np.generic]] = {
+        "tumour_points": tumour_points,
+        "background_points": background_points,
+        "tumour_ct": volumes["ct"][seg > 0].astype(np.float32),
+        "tumour_pet": volumes["pet"][seg > 0].astype(np.float32),
+    }
     stored = {
         "name": case.name,
         "patient": case.patient,
@@ -220,21 +266,29 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         "tumour_ml": float(seg.sum()) * voxel_ml,
         "files": {path.name: path.stat().st_size for path in (case.ct, case.pet, case.seg)},
     }
-    partial = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.part")  # another run may be making the same entry
-    partial.mkdir(parents=True)
+    part = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.part")  # another run may be making the same entry
+    part.mkdir(parents=True)
     try:
         for name, volume in volumes.items():
-            np.save(partial / f"{name}.npy", np.ascontiguousarray(volume.transpose(2, 1, 0)))
-        for name, coordinates in points.items():
-            np.save(partial / f"{name}.npy", coordinates)
-        (partial / "entry.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+            np.save(part / f"{name}.npy", np.ascontiguousarray(volume.transpose(2, 1, 0)))
+        for name, values in lists.items():
+            np.save(part / f"{name}.npy", values)
+        (part / "entry.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
         try:
-            partial.replace(entry)
+            part.replace(entry)
         except OSError:
-            if not (entry / "entry.json").is_file():  # the other run was not faster either
+            if not _is_ready(entry):  # the other run was not faster either
                 raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _with_margin(box: Box, shape: tuple[int, ...], spacing: Spacing) -> Box:
+    """Enlarge a box (z, y, x) by the margin as far as the image reaches."""
+    extra = [math.ceil(MARGIN_MM / side) for side in spacing[::-1]]
+    sides = zip(box, extra, shape, strict=True)
+    z, y, x = (slice(max(side.start - more, 0), min(side.stop + more, end)) for side, more, end in sides)
+    return z, y, x
 
 
 def _array(image: sitk.Image) -> NDArray[np.float32]:

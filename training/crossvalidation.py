@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -267,8 +268,15 @@ def _start_of_fold(earlier: Path, fold: int, split: Split) -> Path:
 
 
 def _check_start(checkpoint: Path, data: Path) -> None:
-    """Raise UsageError for a checkpoint that was trained on the patients that it would be tested on."""
-    known = [each["name"] for each in read_description(checkpoint).provenance.get("data", ())]
+    """Raise UsageError for a checkpoint that was trained on the patients that it would be tested on.
+
+    Those that it started from count as well.
+    """
+    known: set[str] = set()
+    ancestor: Mapping[str, Any] | None = read_description(checkpoint).provenance
+    while ancestor:
+        known |= {each["name"] for each in ancestor.get("data") or ()}
+        ancestor = ancestor.get("initial")
     if data.resolve().name in known:
         raise UsageError(
             f"the network in {checkpoint} was trained on a data set called {data.resolve().name}, on which it "

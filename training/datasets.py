@@ -203,16 +203,23 @@ def _nnunet_patient(name: str) -> str:
 
 
 def _hecktor(folder: Path) -> Iterator[Case | Skipped]:
-    images = {path.name: path for path in sorted(folder.rglob("*__[CP]T.nii.gz"))}
-    labels = {path.name: path for path in sorted(folder.rglob("*.nii.gz")) if path.name not in images}
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.nii.gz")):
+        files.setdefault(path.name, []).append(path)
+    images = [name for name in files if re.search(r"__[CP]T\.nii\.gz$", name)]
     for name in sorted({re.sub(r"__[CP]T\.nii\.gz$", "", file) for file in images}):
-        ct, pet = images.get(f"{name}__CT.nii.gz"), images.get(f"{name}__PT.nii.gz")
-        seg = labels.get(f"{name}.nii.gz") or labels.get(f"{name}__GTV.nii.gz")
-        wanted = {f"{name}__CT.nii.gz": ct, f"{name}__PT.nii.gz": pet, f"{name}.nii.gz among the labels": seg}
-        if ct and pet and seg:
-            yield Case(name, name, name, ct, pet, seg, seg_on_own_grid=True)
+        label = f"{name}.nii.gz" if f"{name}.nii.gz" in files else f"{name}__GTV.nii.gz"
+        found = [files.get(file, []) for file in (f"{name}__CT.nii.gz", f"{name}__PT.nii.gz", label)]
+        wanted = (f"{name}__CT.nii.gz", f"{name}__PT.nii.gz", f"{name}.nii.gz among the labels")
+        missing = [file for file, paths in zip(wanted, found, strict=True) if not paths]
+        twice = [str(path.relative_to(folder)) for paths in found if len(paths) > 1 for path in paths]
+        if missing:
+            yield Skipped(name, f"no {', no '.join(missing)}")
+        elif twice:
+            yield Skipped(name, f"several files of one name, {' and '.join(twice)}; keep one of them")
         else:
-            yield Skipped(name, f"no {', no '.join(file for file, path in wanted.items() if path is None)}")
+            ct, pet, seg = (paths[0] for paths in found)
+            yield Case(name, name, name, ct, pet, seg, seg_on_own_grid=True)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Case | Skipped]]] = {

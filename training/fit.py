@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -27,6 +28,8 @@ from training.splits import Split, write_split
 
 LEARNING_RATES: dict[Optimiser, float] = {"adamw": Settings.learning_rate, "released": 1e-4}
 """Unless --learning-rate says otherwise."""
+
+WORKERS = min(4, os.cpu_count() or 1)
 
 EPILOG = """\
 Train on AutoPET, on one GPU or on several:
@@ -116,9 +119,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
     add("--precision", choices=get_args(Precision), default="auto", help="auto: bfloat16 where hardware has it")
     add("--threads", type=int, metavar="N", help="of the processor (default: all)")
+    add("--workers", type=int, default=WORKERS, metavar="N", help="that preprocess, 3 GB each (%(default)s)")
     add("--crop-threads", type=int, metavar="N", help="that augment (default: 1 beside a CPU, 8 beside a GPU)")
     add("--save-every", type=int, default=250, metavar="STEPS", help="what a kill can cost (%(default)s)")
-    add("--validate-every", type=int, default=10, metavar="EPOCHS", help="(%(default)s)")
+    add("--validate-every", type=int, metavar="EPOCHS", help="(default: ten times in a run)")
     add("--time-budget", type=float, default=math.inf, metavar="SECONDS", help="then stop cleanly (default: none)")
 
 
@@ -126,9 +130,11 @@ def main(args: argparse.Namespace) -> int:
     """Prepare the data, train, and print where the checkpoint is."""
     device, processes = start(args)
     say = speaker(processes)
+    deadline = time.monotonic() + args.time_budget
     try:
         material = gather_material(args, processes, say)
         split = split_material(material, args.split, args.seed)
+        args.time_budget = deadline - time.monotonic()
         name = args.name or args.out.resolve().name
         run = fit(args, name, material, split, args.out, device, processes, say)
         say(f"weights: {run.checkpoint}")
@@ -160,6 +166,7 @@ def gather_material(args: argparse.Namespace, processes: Processes, say: Callabl
         shares=args.share,
         cache_folder=args.cache,
         spacing=tuple(args.spacing),
+        workers=args.workers,
         processes=processes,
         say=say,
     )
@@ -255,14 +262,14 @@ def _normalisation(given: str | None, initial: Normalisation | None) -> Normalis
 
 
 def _plan(args: argparse.Namespace, out: Path, device: torch.device) -> Plan:
-    for name in ("save_every", "validate_every", "crop_threads"):
+    for name in ("save_every", "validate_every", "crop_threads", "workers"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     return Plan(
         out,
         save_every=args.save_every,
-        validate_every=args.validate_every,
+        validate_every=args.validate_every or max(1, args.steps // args.steps_per_epoch // 10),
         time_budget=args.time_budget,
         crop_threads=args.crop_threads or (1 if device.type == "cpu" else min(8, os.cpu_count() or 1)),
     )

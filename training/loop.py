@@ -398,7 +398,9 @@ def _continue(initial: Checkpoint, description: Description) -> Description:
                 f"the network in {initial.path} was trained with the {name} {theirs}, but this run has {ours}; "
                 "give the checkpoint's own values"
             )
-    start = {"name": initial.description.name, "sha256": initial.description.sha256}
+    theirs = initial.description
+    start = {"name": theirs.name, "sha256": theirs.sha256}
+    start |= {key: theirs.provenance[key] for key in ("data", "initial") if key in theirs.provenance}
     return dataclasses.replace(description, provenance={**description.provenance, "initial": start})
 
 

@@ -64,6 +64,7 @@ def gather(
     shares: Sequence[float] | None,
     cache_folder: Path,
     spacing: Spacing,
+    workers: int,
     processes: Processes,
     say: Callable[[str], None],
 ) -> Material:
@@ -77,14 +78,17 @@ def gather(
     if shares is not None and (len(shares) != len(folders) or min(shares) <= 0):
         raise UsageError(f"--share takes one positive number per --data, got {len(shares)} for {len(folders)}")
     datasets = tuple(find_cases(folder, layout) for folder in folders)
+    _check_names(datasets)
     caches = []
     for dataset in datasets:
         if not processes.is_first:
             processes.wait()
-        cache = build_cache(dataset.cases, cache_folder, spacing, progress=processes.is_first)
+        cache = build_cache(dataset.cases, cache_folder, spacing, progress=processes.is_first, workers=workers)
         if processes.is_first:
             processes.wait()
         say(_summary(dataset, cache))
+        if dataset.layout == "nnunet" and all(case.patient == case.name for case in dataset.cases):
+            say("  the names tell no patients (fdg_PATIENT_..., psma_PATIENT_...): each case counts as one")
         for case in (*dataset.skipped, *cache.skipped):
             say(f"  skipped {case.name}: {case.reason}")
         for free in (case for case in cache.cases if case.tumour_ml == 0):
@@ -104,8 +108,8 @@ def split_material(material: Material, rule: str, seed: int) -> Split:
     """
     split = Split(())
     for dataset, cache in zip(material.datasets, material.caches, strict=True):
-        stored = stored_folds(dataset, cache)
-        if rule.startswith("fold:") and parse_fold(rule)[1] == len(stored):
+        stored = stored_folds(dataset, cache) if rule.startswith("fold:") else []
+        if stored and parse_fold(rule)[1] == len(stored):
             split += stored[parse_fold(rule)[0]]
         else:
             split += choose_split(rule, (case.patient for case in cache.cases), seed)
@@ -191,6 +195,19 @@ def parse_normalisation(text: str) -> Normalisation:
         return Normalisation(kind, *map(float, numbers))  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(f"the normalisation {text!r} makes no sense: {error}") from error
+
+
+def _check_names(datasets: Sequence[DataSet]) -> None:
+    """Raise UsageError if two folders have patients of one name, who would share a role in every split."""
+    owner: dict[str, Path] = {}
+    for dataset in datasets:
+        for patient in {case.patient for case in dataset.cases}:
+            if patient in owner:
+                raise UsageError(
+                    f"both {owner[patient]} and {dataset.folder} hold a patient {patient}; give each patient "
+                    "once, or rename the folders of one of them"
+                )
+        owner |= {case.patient: dataset.folder for case in dataset.cases}
 
 
 def _summary(dataset: DataSet, cache: Cache) -> str:

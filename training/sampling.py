@@ -18,7 +18,7 @@ from torch import Tensor
 from algorithm.description import Description
 from algorithm.images import AIR_HU
 from algorithm.preprocessing import normalise
-from training.augmentation import Augmentation, build_augmentation, draw_misalignment
+from training.augmentation import Augmentation, build_augmentation, draw_misalignment, draw_turning
 from training.cache import CachedCase
 
 NO_UPTAKE_SUV = 0.0
@@ -61,13 +61,13 @@ class CropSampler:
         self, sources: Sequence[Source], description: Description, augmentation: Augmentation, seed: int
     ) -> None:
         self.sources = tuple(source for source in sources if source.cases and source.share > 0)
-        self.with_tumour = tuple(
+        with_tumour = (
             Source(tuple(case for case in source.cases if case.tumour_ml > 0), source.share)
             for source in self.sources
         )
+        self.with_tumour = tuple(source for source in with_tumour if source.cases)
         self.description = description
         self.augmentation = augmentation
-        self.field = augmentation.field(description.patch)
         self.threads = threading.local()  # MONAI's transforms hold their random state
         self.seed = seed
 
@@ -83,15 +83,18 @@ class CropSampler:
         case = self.draw_case(number, rng)
         points = case.tumour_points() if around_tumour else case.background_points()
         centre = points[rng.integers(len(points))]
-        start = _draw_start(centre, case.size, self.description.patch, rng)
-        margin = [(side - inner) // 2 for side, inner in zip(self.field, self.description.patch, strict=True)]
+        patch = self.description.patch
+        start = _draw_start(centre, case.size, patch, rng)
+        turning = draw_turning(self.augmentation, rng)
+        field = self.augmentation.field(patch) if turning else patch
+        margin = [(side - inner) // 2 for side, inner in zip(field, patch, strict=True)]
         start = tuple(first - extra for first, extra in zip(start, margin, strict=True))
         shift = draw_misalignment(self.augmentation, rng)
         ct_start = tuple(first + offset for first, offset in zip(start, shift, strict=True))
-        ct = cut(case.ct(), ct_start, self.field, AIR_HU).astype(np.float32)
-        pet = cut(case.pet(), start, self.field, NO_UPTAKE_SUV).astype(np.float32)
-        seg = cut(case.seg(), start, self.field, 0)
-        transform = self._transform()
+        ct = cut(case.ct(), ct_start, field, AIR_HU).astype(np.float32)
+        pet = cut(case.pet(), start, field, NO_UPTAKE_SUV).astype(np.float32)
+        seg = cut(case.seg(), start, field, 0)
+        transform = self._transform(turning)
         transform.set_random_state(seed=int(rng.integers(2**32)))
         out = transform(
             {
@@ -102,11 +105,14 @@ class CropSampler:
         )
         return out["ct"].contiguous(), out["pet"].contiguous(), out["seg"].to(torch.uint8).contiguous()
 
-    def _transform(self) -> Compose:
+    def _transform(self, turning: bool) -> Compose:
         """Return this thread's own transforms."""
-        if not hasattr(self.threads, "transform"):
-            self.threads.transform = build_augmentation(self.augmentation, self.description.patch)
-        return self.threads.transform
+        if not hasattr(self.threads, "transforms"):
+            self.threads.transforms = {
+                turns: build_augmentation(self.augmentation, self.description.patch, turning=turns)
+                for turns in (False, True)
+            }
+        return self.threads.transforms[turning]
 
     def draw_case(self, number: int, rng: np.random.Generator) -> CachedCase:
         """Draw the case that gives the crop of this number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -35,11 +36,23 @@ class Split:
 
 
 def paper_split(patients: Iterable[str]) -> Split:
-    """Split 60/20/20 in sorted order, as the paper's authors did; the shares are rounded to whole patients."""
-    ordered = sorted(set(patients))
-    first = round(PAPER_SHARES[0] * len(ordered))
-    second = first + round(PAPER_SHARES[1] * len(ordered))
-    return Split(tuple(ordered[:first]), tuple(ordered[first:second]), tuple(ordered[second:]))
+    """Split 60/20/20 in sorted order, as the paper's authors did; the shares are rounded to whole patients.
+
+    AutoPET III's FDG and PSMA patients are split apart: in one sorted row no PSMA patient would train.
+    """
+    split = Split(())
+    for _, group in itertools.groupby(sorted(set(patients), key=lambda name: (_tracer(name), name)), key=_tracer):
+        ordered = tuple(group)
+        first = round(PAPER_SHARES[0] * len(ordered))
+        second = first + round(PAPER_SHARES[1] * len(ordered))
+        split += Split(ordered[:first], ordered[first:second], ordered[second:])
+    return split
+
+
+def _tracer(patient: str) -> str:
+    """Return the tracer that AutoPET III's names begin with, or nothing."""
+    match = re.match(r"(fdg|psma)_", patient)
+    return match[1] if match else ""
 
 
 def fold_split(patients: Iterable[str], fold: int, folds: int, seed: int = 0) -> Split:
@@ -155,10 +168,13 @@ def nnunet_folds(path: Path, patient_of: dict[str, str]) -> list[Split]:
         folds = [(list(map(str, fold["train"])), list(map(str, fold["val"]))) for fold in content]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"cannot read the folds in {path}: {error}; expected nnU-Net's form") from error
-    return [
-        Split(
-            train=tuple(sorted({patient_of[name] for name in train if name in patient_of})),
-            test=tuple(sorted({patient_of[name] for name in held_back if name in patient_of})),
-        )
-        for train, held_back in folds
-    ]
+    try:
+        return [
+            Split(
+                train=tuple(sorted({patient_of[name] for name in train if name in patient_of})),
+                test=tuple(sorted({patient_of[name] for name in held_back if name in patient_of})),
+            )
+            for train, held_back in folds
+        ]
+    except UsageError as error:
+        raise UsageError(f"{path} separates the studies of a patient: {error}") from error

@@ -45,7 +45,7 @@ def validate(
     Returns
     -------
     list of Scores
-        By the paper's rules: Dice and FNV are NaN for a tumour-free case.
+        By the paper's rules: Dice and FNV are NaN for a tumour-free case. Surfaces are not measured.
     """
     predictor = Predictor(device, choose_dtype(precision, device), flips=1, say=lambda line: None)
     return [_score(predictor, network, case, description) for case in cases]
@@ -68,4 +68,4 @@ def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description:
     probability = predictor.predict([member], Budget()).probability
     called = (paste_box(probability, box, case.size) > description.threshold).transpose(2, 1, 0) & matter
     mask = clean_mask(called.view(np.uint8), suv, case.spacing, description.postprocessing)
-    return measure(case.seg().transpose(2, 1, 0), mask, case.spacing, _PAPER)
+    return measure(case.seg().transpose(2, 1, 0), mask, case.spacing, _PAPER, surfaces=False)
