@@ -47,8 +47,8 @@ HIGH_UPTAKE_SUV = 2.0
 so crops drawn evenly would seldom show it."""
 
 MARGIN_MM = 20.0
-"""Air kept around the patient, on each side. Beyond lie two thirds of an AutoPET field of view (measured on synthetic
-bodies)."""
+"""Air kept around the patient, on each side. Two thirds of an AutoPET field of view lie beyond (measured on
+synthetic bodies)."""
 
 Spacing = tuple[float, float, float]
 
