@@ -70,14 +70,18 @@ def monai_probability(
 
 
 class Stub(nn.Module):
-    """Stands in for H2ASeg; a plain function, which copies share, gives the answer."""
+    """Stands in for H2ASeg; a plain function, which copies share, gives the answer in the parameters' type."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
         self.answer = answer
+        self.parameter = nn.Parameter(torch.ones(()))
+
+    def finest_level(self) -> tuple[nn.Module]:
+        return (self,)
 
     def finest(self, ct: Tensor, pet: Tensor) -> Tensor:
-        return self.answer(ct, pet)
+        return self.answer(ct.to(self.parameter.dtype), pet.to(self.parameter.dtype))
 
 
 def pointwise(ct: Tensor, pet: Tensor) -> Tensor:

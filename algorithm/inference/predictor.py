@@ -26,7 +26,6 @@ from algorithm.errors import DeviceError, ResourceError
 from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.budget import Budget
 from algorithm.inference.windows import Start, importance_map, plan_windows
-from algorithm.network.attention import BidirectionalAttention
 from algorithm.network.h2aseg import H2ASeg, tumour_probability
 
 Say = Callable[[str], None]
@@ -105,17 +104,16 @@ class TooSlowError(Exception):
 def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
     """Return a copy of a network where and how it will compute.
 
-    On a CPU the parameters themselves are cast, but those of the attention: its scores reach thousands, and what
-    bfloat16 rounds off them decides which voxels attend to one another. On a GPU they stay in float32 and autocast
-    chooses what is safe in float16; the attention leaves it for the same reason.
+    On a CPU the parameters of the finest decoder level are cast: it moves the most bytes, and nothing follows that
+    would blow its rounding up. Everything before stays in float32, because the scores of the attention reach
+    thousands, and what is rounded off decides which voxels attend to one another. On a GPU all stay in float32 and
+    autocast chooses what is safe in float16; the attention leaves it for the same reason.
     """
     placed = copy.deepcopy(network)
     if device.type == "cuda":
         return placed.to(device)
-    placed.to(dtype=dtype)
-    for cast, original in zip(placed.modules(), network.modules(), strict=True):
-        if isinstance(cast, BidirectionalAttention):
-            cast.float().load_state_dict(original.state_dict())
+    for part in placed.finest_level():
+        part.to(dtype=dtype)
     placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return placed
 
@@ -344,7 +342,7 @@ class Predictor:
     def _to_device(self, x: Tensor) -> Tensor:
         if self.device.type == "cuda":
             return x.to(self.device)
-        return x.to(dtype=self.dtype, memory_format=torch.channels_last_3d)
+        return x.to(memory_format=torch.channels_last_3d)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.device.type != "cuda":

@@ -72,18 +72,24 @@ class Decoder(nn.Module):
         deep = features[-1]
         predictions = [self.heads["5"](deep)]
         for level in DECODER_LEVELS:
-            modalities = features[level - 1]
+            block = self.blocks[str(level)]
+            modalities, deep = _as_computed_by(block, features[level - 1]), _as_computed_by(block, deep)
             if self.weighting:
-                tumour = tumour_probability(upsample(predictions[-1], 2))
+                tumour = _as_computed_by(block, tumour_probability(upsample(predictions[-1], 2)))
                 level_gains = self.weighting[str(level)](modalities, deep, tumour)
                 if gains is not None:
                     gains.append(level_gains)
                 weighted = apply_gains(level_gains, modalities, deep, tumour)
             else:
                 weighted = torch.cat([modalities, upsample(deep, 2)], dim=1)
-            deep = self.blocks[str(level)](weighted)
+            deep = block(weighted)
             predictions.append(self.heads[str(level)](deep))
         return predictions
+
+
+def _as_computed_by(block: nn.Module, x: Tensor) -> Tensor:
+    """Cast features to the type of a block's parameters; not under autocast, which chooses the types by itself."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(block.get_parameter("conv1.weight").dtype)
 
 
 def tumour_probability(logits: Tensor) -> Tensor:
@@ -131,6 +137,10 @@ class H2ASeg(nn.Module):
         """Return the finest head's logits alone, ``(B, 2, H, W, D)``: all that inference needs."""
         finest: Tensor = self.decoder(self._encode(ct, pet))[-1]
         return finest
+
+    def finest_level(self) -> tuple[nn.Module, nn.Module]:
+        """Return the block and the head that make the finest logits: what a CPU computes in a narrower type."""
+        return self.decoder.blocks["1"], self.decoder.heads["1"]
 
     def emphasis(self, ct: Tensor, pet: Tensor) -> dict[int, Gains]:
         """Return the gains that TAMW chose for this input at each decoder level (empty without TAMW)."""

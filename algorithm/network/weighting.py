@@ -27,7 +27,7 @@ class ChannelGate(nn.Module):
 
     def forward(self, means: Tensor) -> Tensor:
         """Return the gains that go with these channel means."""
-        return torch.tanh(self.fc2(torch.tanh(self.fc1(means))))
+        return torch.tanh(self.fc2(torch.tanh(self.fc1(means.to(self.fc1.weight.dtype)))))
 
 
 class TargetAwareWeighting(nn.Module):

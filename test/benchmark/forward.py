@@ -80,7 +80,7 @@ def product(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> Network:
 
     def finest(ct: Tensor, pet: Tensor) -> Tensor:
         if device == "cpu":
-            ct, pet = (x.to(dtype=dtype, memory_format=torch.channels_last_3d) for x in (ct, pet))
+            ct, pet = (x.to(memory_format=torch.channels_last_3d) for x in (ct, pet))
             return network.finest(ct, pet)
         with autocast(device, dtype):
             return network.finest(ct, pet)

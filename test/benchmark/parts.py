@@ -116,7 +116,7 @@ def _probability(session: Session, kind: str, precision: str) -> Path:
 
 def body(session: Session) -> Section:
     """Segment a whole body by MONAI over the plain network and by the product, with the same windows and flips."""
-    flips = session.options.flips
+    flips = f"{session.options.flips} {'flip' if session.options.flips == 1 else 'flips'}"
     rows: list[Row] = []
     for setting in session.options.setting:
         for device in session.devices:
@@ -124,7 +124,7 @@ def body(session: Session) -> Section:
     text = f"""
 {_case_text(session)}
 
-From files to mask, {flips} {"flip" if flips == 1 else "flips"} (the identity is one). MONAI:
+From files to mask, {flips} (the identity is one). MONAI:
 `sliding_window_inference` (Gaussian importance, the same overlap, batch 1 on a CPU and 8 on a GPU) over the
 plain network, glibc's own allocator; reading, preparing and the mask are the product's, so that only the passes
 differ. Product: `algorithm.job.segment`. Both average the same windows mirrored in place. Every row is a fresh
@@ -136,7 +136,7 @@ the product's in float32 with the same box.
 {table(rows)}
 
 {session.conditions(_patches(session))}"""
-    return Section("Whole body", text)
+    return Section(f"Whole body: {', '.join(session.options.setting)}, {flips}", text)
 
 
 @dataclass(frozen=True)
