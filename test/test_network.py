@@ -358,3 +358,17 @@ def test_instance_norm_in_every_branch(channels: int, batch: int) -> None:
     mean, variance = x.mean((2, 3, 4), keepdim=True), x.var((2, 3, 4), keepdim=True, correction=0)
 
     torch.testing.assert_close(instance_norm(x), (x - mean) / (variance + 1e-5).sqrt(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.1])
+def test_instance_norm_of_nearly_constant_channels(spread: float) -> None:
+    # As in a window of air: E[x^2] - E[x]^2 would be off by more than the variance, or negative.
+    generator = torch.Generator().manual_seed(0)
+    level = torch.linspace(-90, 90, 16)[None, :, None, None, None]
+    x = (level + spread * torch.randn((2, 16, 32, 32, 16), generator=generator)).contiguous(
+        memory_format=torch.channels_last_3d
+    )
+    variance, mean = torch.var_mean(x.double(), (2, 3, 4), correction=0, keepdim=True)
+    with torch.inference_mode():
+        ours = instance_norm(x)
+    torch.testing.assert_close(ours, ((x - mean) / (variance + 1e-5).sqrt()).float(), rtol=1e-3, atol=1e-2)

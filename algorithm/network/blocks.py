@@ -42,10 +42,11 @@ def _precise_norm(x: Tensor) -> Tensor:
     """Normalise with means that are summed pairwise.
 
     The kernel that sums in one go loses 1e-5 of the scale over a million float32 voxels, which bfloat16 does not
-    notice; the network as a whole would be 1e-4 off.
+    notice; the network as a whole would be 1e-4 off. The mean of squares less the square of the mean would lose
+    more wherever a channel is nearly constant, in air, and come out negative.
     """
     means = x.mean((2, 3, 4))
-    variances = x.square().mean((2, 3, 4)) - means.square()
+    variances = (x - means[:, :, None, None, None]).square_().mean((2, 3, 4))
     samples = zip(torch.split(x, 1), means, variances, strict=True)
     normalised = [F.batch_norm(sample, mean, variance, eps=EPSILON) for sample, mean, variance in samples]
     return normalised[0] if len(normalised) == 1 else torch.cat(normalised)
