@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ CARD = (ROOT / "weights" / "MODEL_CARD.md").read_text(encoding="utf-8")
 FILES = ROOT / "docs" / "model_card"
 
 
-def stored_rows() -> list[Row]:
-    with (FILES / "cross_validation.csv").open(newline="", encoding="utf-8") as stream:
+def stored_rows(name: str = "cross_validation.csv") -> list[Row]:
+    with (FILES / name).open(newline="", encoding="utf-8") as stream:
         return [
             Row(
                 each.pop("case"),
@@ -31,8 +32,9 @@ def stored_rows() -> list[Row]:
         ]
 
 
-def test_the_cross_validation_is_that_of_every_patient() -> None:
-    rows = stored_rows()
+@pytest.mark.parametrize("name", ["cross_validation.csv", "ablation.csv"])
+def test_the_tables_are_those_of_every_patient(name: str) -> None:
+    rows = stored_rows(name)
     methods = {row.method for row in rows}
     assert len(rows) == 41 * len(methods)
     assert len({row.patient for row in rows}) == 41
@@ -41,11 +43,24 @@ def test_the_cross_validation_is_that_of_every_patient() -> None:
 
 def test_no_patient_was_scored_by_a_network_that_saw_it() -> None:
     splits = json.loads((FILES / "cross_validation_splits.json").read_text(encoding="utf-8"))
-    for row in stored_rows():
+    for row in stored_rows() + stored_rows("ablation.csv"):
         split = splits[row.fold]
         assert row.patient in split["test"]
         assert row.patient not in split["train"]
         assert not split["validation"]
+
+
+@pytest.mark.parametrize("column", ["lesions", "touched", "matched"])
+def test_the_card_counts_lesions_as_their_files_do(column: str) -> None:
+    found = [json.loads((FILES / f"held_out_synthetic_lesions_flips_{n}.json").read_text("utf-8")) for n in (1, 8)]
+    rows = re.findall(r"^\| (?:\d+ to \d+|above \d+) ml \| (\d+) \| (.+) \|$", CARD, re.MULTILINE)
+    assert len(rows) == len(found[0]["sizes"])
+    for (lesions, shares), *sizes in zip(rows, *(each["sizes"] for each in found), strict=True):
+        if column == "lesions":
+            assert [int(lesions)] * 2 == [size["lesions"] for size in sizes]
+        else:
+            stated = shares.split(" | ")[column == "matched" :: 2]
+            assert stated == [f"{size[column] / size['lesions']:.3f}" for size in sizes]
 
 
 def test_the_card_is_of_the_weights_beside_it() -> None:
