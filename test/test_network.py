@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from algorithm.inference.predictor import place
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
 from algorithm.network.blocks import EntryBlock, instance_norm
@@ -352,12 +354,56 @@ def test_windows_hold_neighbours_and_come_back() -> None:
 
 @pytest.mark.parametrize("channels", [3, 16, 24])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_instance_norm_in_every_branch(channels: int, batch: int) -> None:
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_instance_norm_in_every_branch(
+    channels: int,
+    batch: int,
+    inference: bool,
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
     x = torch.from_numpy(np.random.default_rng(SEED).normal(3, 2, (batch, channels, 4, 5, 6)))
 
     mean, variance = x.mean((2, 3, 4), keepdim=True), x.var((2, 3, 4), keepdim=True, correction=0)
+    with torch.inference_mode(inference):
+        ours = instance_norm(x.to(dtype, memory_format=layout))
 
-    torch.testing.assert_close(instance_norm(x), (x - mean) / (variance + 1e-5).sqrt(), rtol=0, atol=1e-12)
+    expected = (x - mean) / (variance + 1e-5).sqrt()
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=tolerance)
+
+
+class FeatureLayouts(TorchDispatchMode):
+    """Collect what computed a feature map, (B, C > 1, H, W, D), that is not channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.otherwise: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.permute.default, torch.ops.aten.reshape.default):  # between features and tokens
+            return result
+        for x in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(x, Tensor) and x.ndim == 5 and x.shape[1] > 1:
+                self.seen += 1
+                if not x.is_contiguous(memory_format=torch.channels_last_3d):
+                    self.otherwise.append(f"{func} gave {tuple(x.shape)} with strides {x.stride()}")
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_feature_map_leaves_the_fast_layout(dtype: torch.dtype) -> None:
+    # Small sides: from a certain size down torch takes a convolution of its own that gives up the layout.
+    network = place(random_network(Architecture()), torch.device("cpu"), dtype)
+    ct, pet = (x.to(memory_format=torch.channels_last_3d) for x in reference_inputs(1, (64, 64, 32), SEED))
+    with torch.inference_mode(), FeatureLayouts() as layouts:
+        network.finest(ct, pet)
+    assert layouts.seen > 100
+    assert layouts.otherwise == []
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-3, 0.1])

@@ -70,11 +70,20 @@ def apply_gains(gains: Gains, modalities: Tensor, deep: Tensor, tumour: Tensor) 
     ``x ((1 - g_back) + (g_fore + g_back) p)``, and ``f (1 + g_fore - g_back)`` for the decoder; that one is the
     same for a whole channel, and is applied before upsampling, on an eighth of the voxels.
     """
-    fore, back = (gain[:, :, None, None, None].to(deep.dtype) for gain in gains)
+    fore, back = (gain.to(deep.dtype) for gain in gains)
     n = modalities.shape[1]
-    modality_gain = torch.addcmul(1 - back[:, :n], fore[:, :n] + back[:, :n], tumour)
-    weighted_deep = upsample(deep * (1 + fore[:, n:] - back[:, n:]), 2)
+    modality_gain = _plus_product(1 - back[:, :n], fore[:, :n] + back[:, :n], tumour)
+    weighted_deep = upsample(deep * (1 + fore[:, n:] - back[:, n:])[:, :, None, None, None], 2)
     return torch.cat([modalities * modality_gain, weighted_deep], dim=1)
+
+
+def _plus_product(constant: Tensor, slope: Tensor, x: Tensor) -> Tensor:
+    """Return ``constant + slope x``, (B, C, H, W, D), from (B, C), (B, C) and (B, 1, H, W, D)."""
+    if x.is_cuda:
+        return torch.addcmul(constant[:, :, None, None, None], slope[:, :, None, None, None], x)
+    # (B, 1, C) + (B, N, 1) @ (B, 1, C): channels last, as the features are
+    rows = torch.baddbmm(constant[:, None], x.flatten(2).transpose(1, 2), slope[:, None])
+    return rows.transpose(1, 2).view(x.shape[0], -1, *x.shape[2:])
 
 
 def _means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,6 +92,7 @@ def _means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         inside = (x * weight).mean((2, 3, 4), dtype=torch.float32)
         return x.mean((2, 3, 4), dtype=torch.float32), inside
     # (B, 2, N) @ (B, N, C): both in one reading of x
-    rows = torch.cat([torch.ones_like(weight), weight], dim=1).flatten(2) / weight[0, 0].numel()
+    inside = weight.flatten(2)
+    rows = torch.cat([torch.ones_like(inside), inside], dim=1) / inside.shape[2]
     means = rows.to(x.dtype) @ x.flatten(2).transpose(1, 2)
     return means[:, 0], means[:, 1]
