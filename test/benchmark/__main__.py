@@ -30,8 +30,8 @@ Beside each figure stand two floors, from what this machine was measured to do a
 
 * **Arithmetic floor**: the operations of all convolutions and matrix products of the published network (counted
   with `torch.utils.flop_counter`, a multiplication with its addition being two), over the rate of one large
-  square matrix product in the same precision. No program that does all these operations at that rate is faster;
-  convolutions by transforms, which need fewer operations, could be.
+  square matrix product or 3x3x3 convolution in the same precision, whichever is faster. No program that does all
+  these operations at that rate is faster; convolutions by transforms, which need fewer operations, could be.
 * **Bytes floor**: parameters, both inputs and the output once, and the output of each convolution (attention
   projections included) twice, as it is written once and read once, over the rate of a large copy, which counts
   reading and writing. It is what remains when everything between two convolutions is fused into them; only what

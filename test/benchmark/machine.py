@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from algorithm.inference.memory import reuse_freed_memory
 from test.benchmark.process import Answer, Measure
@@ -26,6 +27,7 @@ _INSTRUCTION_SETS = (
     "sve",
 )
 _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+_CONVOLUTION = {"cpu": (128, 32), "cuda": (256, 64)}  # channels in and out, side
 _COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 _ATTEMPTS = 5
 
@@ -56,22 +58,32 @@ def describe() -> Measure:
 
 
 def peaks(device: str, precision: str) -> Measure:
-    """Return a task that measures the best matrix product in FLOP/s and the best copy in byte/s.
+    """Return a task that measures the best arithmetic in FLOP/s and the best copy in byte/s.
 
-    Best of several: a floor must not be raised by whatever else the machine does. A copy counts both what it
-    reads and what it writes.
+    Arithmetic is a large square matrix product or a large 3x3x3 convolution, whichever is faster: they come from
+    different libraries. Best of several: a floor must not be raised by whatever else the machine does. A copy
+    counts both what it reads and what it writes.
     """
     reuse_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions in float32 do
     side, count = _MATRIX_SIDE[device], _COPY_BYTES[device]
     dtype = getattr(torch, precision)
     matrix, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    channels, edge = _CONVOLUTION[device]
+    layout = torch.channels_last_3d if device == "cpu" else torch.contiguous_format
+    volume, kernels = (
+        torch.randn(shape, device=device).to(dtype, memory_format=layout)
+        for shape in ((1, channels, edge, edge, edge), (channels, channels, 3, 3, 3))
+    )
+    convolution_flop = 2 * kernels.numel() * edge**3
     source = torch.ones(count, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
     def measure() -> Answer:
+        product = 2 * side**3 / _best_seconds(lambda: matrix @ other, device)
+        convolution = convolution_flop / _best_seconds(lambda: F.conv3d(volume, kernels, padding=1), device)
         return {
-            "flop_per_s": 2 * side**3 / _best_seconds(lambda: matrix @ other, device),
+            "flop_per_s": max(product, convolution),
             "byte_per_s": 2 * count / _best_seconds(lambda: target.copy_(source), device),
         }
 

@@ -99,7 +99,7 @@ class Session:
             for precision in self.precisions(device):
                 flop_per_s, byte_per_s = self.peaks(device, precision)
                 lines.append(
-                    f"{device} {precision}: {flop_per_s / 1e9:,.0f} GFLOP/s in matrix products, "
+                    f"{device} {precision}: {flop_per_s / 1e9:,.0f} GFLOP/s in arithmetic, "
                     f"{byte_per_s / 1e9:,.1f} GB/s in copies."
                 )
         if "cuda" not in self.devices:
