@@ -74,7 +74,9 @@ def preflight(args: argparse.Namespace) -> int:
         how = checkpoint.description
         air = torch.zeros(how.patch)
         window = Member(build_network(checkpoint), air, air, how.patch, how.overlap)
-        prediction = Predictor(device, dtype, 1, lambda line: None).predict([window], Budget())
+        predictor = Predictor(device, dtype, 1, lambda line: None)
+        predictor.predict([window], Budget())  # the first pass through a GPU loads its kernels
+        prediction = predictor.predict([window], Budget())
         say(f"one window through {how.name}: {prediction.seconds_per_pass:.2f} s")
     say("ready")
     return 0

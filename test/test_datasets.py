@@ -105,8 +105,18 @@ def test_hecktor_files_of_one_name_are_named_not_chosen_from(tmp_path):
     (skipped,) = found.skipped
     assert skipped.name == "a"
     assert skipped.reason == (
-        "several files of one name, labelsTr/a.nii.gz and runs/masks/a.nii.gz; keep one of them"
+        "several files in one role, labelsTr/a.nii.gz and runs/masks/a.nii.gz; keep one of them"
     )
+
+
+def test_hecktor_masks_beside_differently_named_labels_are_not_taken_for_them(tmp_path):
+    for file in ("imagesTr/a__CT", "imagesTr/a__PT", "labelsTr/a__GTV", "runs/masks/a"):
+        path = tmp_path / f"{file}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    with pytest.raises(MissingInputError, match=r"runs/masks/a.nii.gz and labelsTr/a__GTV.nii.gz; keep one"):
+        find_cases(tmp_path)
 
 
 def test_an_incomplete_study_is_named_with_what_is_missing(tmp_path):

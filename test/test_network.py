@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from algorithm.inference.predictor import place
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
-from algorithm.network.blocks import EntryBlock, instance_norm
+from algorithm.network.blocks import Conv, EntryBlock, UnbiasedConv, instance_norm
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import network_from_released
 from test import plain_network
@@ -350,6 +351,24 @@ def test_windows_hold_neighbours_and_come_back() -> None:
     spread = (tokens.amax(1) - tokens.amin(1)).unique(dim=0)
     assert spread.tolist() == [[3, 7, 1]]
     assert torch.equal(from_windows(tokens, (4, 8, 2), torch.Size(size)), places)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_convolutions_without_gradients(
+    channels: int, stride: int, batch: int, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(SEED)
+    x = torch.randn(batch, channels, 6, 8, 10)
+    for layer, biased in ((Conv(channels, 7, stride), True), (UnbiasedConv(channels, 7, stride), False)):
+        expected = F.conv3d(
+            x.double(), layer.weight.double(), layer.bias.double() if biased else None, stride, padding=1
+        )
+        with torch.inference_mode():
+            ours = layer.to(memory_format=layout)(x.to(memory_format=layout))
+        torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [3, 16, 24])

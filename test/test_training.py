@@ -351,6 +351,38 @@ def test_a_run_goes_on_where_its_data_were_copied_to(tree, cache_folder, tmp_pat
     assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("file", ["CTres", "SUV"])
+def test_a_run_does_not_go_on_with_other_images(file, tmp_path, capsys):
+    root = write_tree(tmp_path / "data", *"ab")
+    fixed = ("--ct-normalisation", "clip-scale:-300:300", "--pet-normalisation", "clip-scale:0:15")
+    line = options(root, tmp_path / "cache", tmp_path / "run", "--steps", "4", "--split", "all", *fixed)
+    assert main([*line, "--time-budget", "0"]) == 0
+    alter(root / f"a/study/{file}.nii.gz", lambda values: values * 1.5)
+    assert main(line) == 2
+    assert "training cases" in capsys.readouterr().err
+
+
+def test_options_are_checked_before_anything_is_preprocessed(tree, tmp_path, capsys):
+    for option in ("--workers", "--save-every", "--steps"):
+        assert main(options(tree, tmp_path / "cache", tmp_path / "run", option, "0")) == 2
+        assert "got 0" in capsys.readouterr().err
+        assert not (tmp_path / "cache").exists()
+
+
+def test_a_start_that_normalises_whole_volumes_is_refused(tree, cache_folder, tmp_path, capsys):
+    assert main(options(tree, cache_folder, tmp_path / "first", "--steps", "1", "--split", "all")) == 0
+    path = tmp_path / "first/last.json"
+    content = json.loads(path.read_text())
+    content["pet"] = {"kind": "z-score-volume"}
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+
+    more = ("--steps", "1", "--split", "all", "--init", str(path))
+    assert main(options(tree, cache_folder, tmp_path / "second", *more)) == 2
+
+    assert "z-score-volume would give each crop other values than its volume" in capsys.readouterr().err
+
+
 def test_damaged_cases_are_listed_and_the_rest_is_trained_on(tmp_path, capsys):
     root = write_tree(tmp_path / "data", *"abcd", tumour_free=("d",))
     (root / "a/study/SEG.nii.gz").unlink()

@@ -33,7 +33,7 @@ from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 from training.datasets import Case, Skipped, read_study, reason
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
 
 POINTS_PER_LESION = 500
@@ -67,6 +67,8 @@ class CachedCase:
         In mm, x, y, z.
     tumour_ml : float
         0 for a tumour-free case.
+    sha256 : str
+        Of its images and contours.
     """
 
     name: str
@@ -75,6 +77,7 @@ class CachedCase:
     size: tuple[int, int, int]
     spacing: Spacing
     tumour_ml: float
+    sha256: str
 
     def ct(self) -> NDArray[np.int16]:
         """Return the CT in HU (memory-mapped)."""
@@ -233,7 +236,13 @@ def _entry_name(case: Case, spacing: Spacing) -> str:
 def _read_entry(case: Case, entry: Path) -> CachedCase:
     stored = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
     return CachedCase(
-        case.name, case.patient, entry, tuple(stored["size"]), tuple(stored["spacing"]), stored["tumour_ml"]
+        case.name,
+        case.patient,
+        entry,
+        tuple(stored["size"]),
+        tuple(stored["spacing"]),
+        stored["tumour_ml"],
+        stored["sha256"],
     )
 
 
@@ -247,16 +256,19 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     ct, pet, seg, body = ct[box], pet[box], seg[box], body[box]
     voxel_ml = float(np.prod(spacing)) / 1000.0
     tumour_points, background_points = _crop_centres(seg, pet, body, case.name)
-    volumes: dict[str, NDArray[np.generic]] = {
-        "ct": np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16),
-        "pet": pet.astype(np.float32),
-        "seg": seg,
+    hu = np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    volumes = {
+        name: np.ascontiguousarray(volume.transpose(2, 1, 0))
+        for name, volume in (("ct", hu), ("pet", pet), ("seg", seg))
     }
-    lists: dict[str, NDArray[np.generic]] = {
+    digest = hashlib.sha256()
+    for volume in volumes.values():
+        digest.update(volume.data)
+    lists = {
         "tumour_points": tumour_points,
         "background_points": background_points,
-        "tumour_ct": volumes["ct"][seg > 0].astype(np.float32),
-        "tumour_pet": volumes["pet"][seg > 0].astype(np.float32),
+        "tumour_ct": hu[seg > 0].astype(np.float32),
+        "tumour_pet": pet[seg > 0],
     }
     stored = {
         "name": case.name,
@@ -264,14 +276,13 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         "size": seg.shape[::-1],
         "spacing": spacing,
         "tumour_ml": float(seg.sum()) * voxel_ml,
+        "sha256": digest.hexdigest(),
         "files": {path.name: path.stat().st_size for path in (case.ct, case.pet, case.seg)},
     }
     part = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.part")  # another run may be making the same entry
     part.mkdir(parents=True)
     try:
-        for name, volume in volumes.items():
-            np.save(part / f"{name}.npy", np.ascontiguousarray(volume.transpose(2, 1, 0)))
-        for name, values in lists.items():
+        for name, values in (volumes | lists).items():
             np.save(part / f"{name}.npy", values)
         (part / "entry.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
         try:

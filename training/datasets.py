@@ -208,15 +208,15 @@ def _hecktor(folder: Path) -> Iterator[Case | Skipped]:
         files.setdefault(path.name, []).append(path)
     images = [name for name in files if re.search(r"__[CP]T\.nii\.gz$", name)]
     for name in sorted({re.sub(r"__[CP]T\.nii\.gz$", "", file) for file in images}):
-        label = f"{name}.nii.gz" if f"{name}.nii.gz" in files else f"{name}__GTV.nii.gz"
-        found = [files.get(file, []) for file in (f"{name}__CT.nii.gz", f"{name}__PT.nii.gz", label)]
+        found = [files.get(f"{name}__{modality}.nii.gz", []) for modality in ("CT", "PT")]
+        found.append([path for file in (f"{name}.nii.gz", f"{name}__GTV.nii.gz") for path in files.get(file, [])])
         wanted = (f"{name}__CT.nii.gz", f"{name}__PT.nii.gz", f"{name}.nii.gz among the labels")
         missing = [file for file, paths in zip(wanted, found, strict=True) if not paths]
         twice = [str(path.relative_to(folder)) for paths in found if len(paths) > 1 for path in paths]
         if missing:
             yield Skipped(name, f"no {', no '.join(missing)}")
         elif twice:
-            yield Skipped(name, f"several files of one name, {' and '.join(twice)}; keep one of them")
+            yield Skipped(name, f"several files in one role, {' and '.join(twice)}; keep one of them")
         else:
             ct, pet, seg = (paths[0] for paths in found)
             yield Case(name, name, name, ct, pet, seg, seg_on_own_grid=True)

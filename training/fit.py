@@ -15,7 +15,7 @@ import torch
 
 from algorithm.description import Normalisation
 from algorithm.errors import UsageError
-from algorithm.inference.memory import reuse_freed_memory
+from algorithm.inference.memory import host_limit_bytes, reuse_freed_memory
 from algorithm.network.architecture import Architecture
 from algorithm.weights import load_checkpoint
 from training.augmentation import Augmentation
@@ -29,7 +29,14 @@ from training.splits import Split, write_split
 LEARNING_RATES: dict[Optimiser, float] = {"adamw": Settings.learning_rate, "released": 1e-4}
 """Unless --learning-rate says otherwise."""
 
-WORKERS = min(4, os.cpu_count() or 1)
+_WORKER_BYTES = 3 * 10**9
+
+
+def _default_workers() -> int:
+    """Return how many processes preprocess: at most four, one per core, and half of the memory."""
+    limit = host_limit_bytes() or 4 * _WORKER_BYTES
+    return max(1, min(4, os.cpu_count() or 1, limit // (2 * _WORKER_BYTES)))
+
 
 EPILOG = """\
 Train on AutoPET, on one GPU or on several:
@@ -52,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         default="paper",
         metavar="RULE",
-        help="paper: 60/20/20 of the patients in sorted order (default); all: everybody trains; fold:K/N: all but "
-        "fold K of N; or a JSON file with the lists train, validation and test",
+        help="paper: 60/20/20 of the patients in sorted order, tracers apart (default); all: everybody trains; "
+        "fold:K/N: all but fold K of N; or a JSON file with the lists train, validation and test",
     )
 
 
@@ -119,10 +126,16 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
     add("--precision", choices=get_args(Precision), default="auto", help="auto: bfloat16 where hardware has it")
     add("--threads", type=int, metavar="N", help="of the processor (default: all)")
-    add("--workers", type=int, default=WORKERS, metavar="N", help="that preprocess, 3 GB each (%(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=_default_workers(),
+        metavar="N",
+        help="that preprocess, 3 GB each (%(default)s)",
+    )
     add("--crop-threads", type=int, metavar="N", help="that augment (default: 1 beside a CPU, 8 beside a GPU)")
     add("--save-every", type=int, default=250, metavar="STEPS", help="what a kill can cost (%(default)s)")
-    add("--validate-every", type=int, metavar="EPOCHS", help="(default: ten times in a run)")
+    add("--validate-every", type=int, metavar="EPOCHS", help="(default: up to ten times in a run)")
     add("--time-budget", type=float, default=math.inf, metavar="SECONDS", help="then stop cleanly (default: none)")
 
 
@@ -144,7 +157,18 @@ def main(args: argparse.Namespace) -> int:
 
 
 def start(args: argparse.Namespace) -> tuple[torch.device, Processes]:
-    """Set up memory, threads, device and the process group."""
+    """Check the options, then set up memory, threads, device and the process group.
+
+    Raises
+    ------
+    UsageError
+        An option makes no sense: said now, and not after hours of preprocessing.
+    """
+    for name in ("save_every", "validate_every", "crop_threads", "workers", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    settings_of(args)
     reuse_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -262,14 +286,11 @@ def _normalisation(given: str | None, initial: Normalisation | None) -> Normalis
 
 
 def _plan(args: argparse.Namespace, out: Path, device: torch.device) -> Plan:
-    for name in ("save_every", "validate_every", "crop_threads", "workers"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    epochs = args.steps // args.steps_per_epoch
     return Plan(
         out,
         save_every=args.save_every,
-        validate_every=args.validate_every or max(1, args.steps // args.steps_per_epoch // 10),
+        validate_every=args.validate_every or max(1, math.ceil(epochs / 10)),
         time_budget=args.time_budget,
         crop_threads=args.crop_threads or (1 if device.type == "cpu" else min(8, os.cpu_count() or 1)),
     )

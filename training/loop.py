@@ -421,7 +421,7 @@ def _recipe(description: Description, settings: Settings, sources: Sequence[Sour
     parts["initial checkpoint"] = description.provenance.get("initial")
     # not the cache's folders: their names hold the files' times, and a data set that was copied is still the same
     parts["training cases"] = [
-        [source.share, [[case.name, case.size, case.tumour_ml] for case in source.cases]] for source in sources
+        [source.share, [[case.name, case.sha256] for case in source.cases]] for source in sources
     ]
     return {key: json.dumps(value, sort_keys=True) for key, value in parts.items()}
 

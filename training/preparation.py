@@ -17,6 +17,9 @@ from training.parallel import Processes
 from training.sampling import Source
 from training.splits import Split, choose_split, nnunet_folds, parse_fold
 
+NORMALISATION_NUMBERS = {"clip-scale": 2, "z-score-stored": 4}
+"""The normalisations that treat a crop as they treat its volume, and how many numbers each takes."""
+
 
 @dataclass(frozen=True)
 class Material:
@@ -83,7 +86,13 @@ def gather(
     for dataset in datasets:
         if not processes.is_first:
             processes.wait()
-        cache = build_cache(dataset.cases, cache_folder, spacing, progress=processes.is_first, workers=workers)
+        cache = build_cache(
+            dataset.cases,
+            cache_folder,
+            spacing,
+            progress=processes.is_first,
+            workers=workers if processes.is_first else 1,  # nothing is left to do for the others
+        )
         if processes.is_first:
             processes.wait()
         say(_summary(dataset, cache))
@@ -148,8 +157,14 @@ def describe(
     MissingInputError
         No training case holds a tumour.
     UsageError
-        Patch, spacing or another value makes no sense.
+        Patch, spacing or another value makes no sense, or a normalisation looks at more than one voxel.
     """
+    for modality, how in (("ct", ct), ("pet", pet)):
+        if how is not None and how.kind not in NORMALISATION_NUMBERS:
+            raise UsageError(
+                f"training normalises crops, and {how.kind} would give each crop other values than its volume; "
+                f"give --{modality}-normalisation as {' or '.join(NORMALISATION_NUMBERS)}"
+            )
     measured = {modality: tumour_statistics(training_cases, modality) for modality in ("ct", "pet")}
     if ct is None:
         inside = measured["ct"]
@@ -186,8 +201,9 @@ def parse_normalisation(text: str) -> Normalisation:
         The text is of neither form.
     """
     kind, *numbers = text.split(":")
-    form = {"clip-scale": 2, "z-score-stored": 4}
-    if form.get(kind) != len(numbers) or not all(re.fullmatch(r"[-+]?\d+(\.\d*)?", number) for number in numbers):
+    if NORMALISATION_NUMBERS.get(kind) != len(numbers) or not all(
+        re.fullmatch(r"[-+]?\d+(\.\d*)?", number) for number in numbers
+    ):
         raise UsageError(
             f"a normalisation is given as clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD, got {text!r}"
         )

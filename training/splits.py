@@ -83,8 +83,8 @@ def choose_split(rule: str, patients: Iterable[str], seed: int = 0) -> Split:
     Parameters
     ----------
     rule : str
-        ``paper`` (60/20/20 in sorted order), ``all`` (everybody trains), ``fold:K/N`` (fold K of N, from 0), or
-        the path of a stored split.
+        ``paper`` (60/20/20 in sorted order, tracers apart), ``all`` (everybody trains), ``fold:K/N`` (fold K of N,
+        from 0), or the path of a stored split.
     patients : iterable of str
     seed : int
         Of the folds.

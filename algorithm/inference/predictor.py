@@ -70,6 +70,7 @@ class Prediction:
     passes, passes_planned : int
         Flips times checkpoints.
     seconds_per_pass : float
+        Of the slowest pass; on a GPU without a time limit, the first one's includes loading the kernels.
     stopped_because : str
     notes : tuple of str
         What was done otherwise than asked, one sentence each.
