@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from test.benchmark.process import Child, ChildError, peak_host_mib
 from test.benchmark.results import Section, short, spread, table, write_results
 from test.benchmark.subjects import _REFERENCE, plain_network, reference_state, released_parameters
 
+ROOT = Path(__file__).resolve().parent.parent
 PATCH = (32, 32, 16)
 SIZE, SPACING = [48, 36, 16], [14.0, 14.0, 12.0]
 TORSO = functools.cache(case.make_torso)
@@ -281,3 +283,21 @@ def test_the_peak_covers_what_was_touched():
     block = np.ones(2**24)
     assert peak_host_mib() >= before
     assert peak_host_mib() > block.nbytes / 2**20
+
+
+def test_the_readme_says_what_was_measured():
+    results = (ROOT / "test" / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
+    sections = {text.partition("\n")[0]: rows_of("\n## " + text) for text in results.split("\n## ")[1:]}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    body = {(row["precision"], row["box"], row["method"]): row for row in sections["Whole body: default, 1 flip"]}
+    patch = {row["precision"]: row for row in sections["One patch"] if row["patch"] == "128x128x64"}
+    ours = body["bfloat16", "on", "product"]
+    assert (
+        f"400x400x326 voxels takes {float(ours['end to end (s)']):.0f} s from files to mask without flips, with "
+        f"{float(ours['above the inputs (GiB)']):.1f} GiB of memory above the inputs"
+    ) in readme
+    plain, product = (
+        float(patch[precision][name].split()[0])
+        for precision, name in (("float32", "plain (s)"), ("bfloat16", "product (s)"))
+    )
+    assert f"window takes {product:.1f} s, the network as published {plain:.1f} s (float32)" in readme
