@@ -20,10 +20,11 @@ DATA=${H2ASEG_DATA:-$ROOT/../shared/data}
 # of flips, as the default depends on the time that is left.
 SETTINGS=(--device cpu --precision float32 --flips 1)
 
-command_line() { # command_line NAME INPUT: the same job without the container
-    local run=$WORK/runs/$1
+command_line() { # command_line NAME INPUT [OPTION...]: the same job without the container; later options win
+    local input=$2 run=$WORK/runs/$1
+    shift 2
     mkdir -p "$run"
-    "$PYTHON" -m algorithm run --input "$2" --output "$run/output" "${SETTINGS[@]}" > "$run/stdout"
+    "$PYTHON" -m algorithm run --input "$input" --output "$run/output" "${SETTINGS[@]}" "$@" > "$run/stdout"
 }
 
 only_file() { # only_file FOLDER: prints the path of the one file below it
@@ -158,8 +159,9 @@ check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256
 
 command_line 'command line' "$WORK/inputs/images"
 REFERENCE=$(only_file "$WORK/runs/command line/output/images")
+command_line 'all flips' "$WORK/inputs/images" --flips 8
 check 'command line: the expected mask' "$PYTHON" test/compare_masks.py dice \
-    "$REFERENCE" "$(find test/expected_output -name '*.mha')" 0.98
+    "$(only_file "$WORK/runs/all flips/output/images")" "$(find test/expected_output -name '*.mha')" 0.98
 
 layouts
 without_images
