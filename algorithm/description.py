@@ -46,13 +46,17 @@ class Normalisation:
     def __post_init__(self) -> None:
         if self.kind not in get_args(NormalisationKind):
             raise ValueError(f"kind must be one of {', '.join(get_args(NormalisationKind))}, got {self.kind!r}")
-        needs_limits = self.kind in ("clip-scale", "z-score-stored")
-        if needs_limits and (self.low is None or self.high is None):
+        if not self.measures_image and (self.low is None or self.high is None):
             raise ValueError(f"{self.kind} needs low and high")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         if self.kind == "z-score-stored" and (self.mean is None or self.std is None or self.std <= 0):
             raise ValueError(f"{self.kind} needs mean and a positive std, got {self.mean} and {self.std}")
+
+    @property
+    def measures_image(self) -> bool:
+        """Whether a voxel's value depends on the others, so that a crop would come out otherwise than its volume."""
+        return self.kind in ("z-score-volume", "z-score-body")
 
 
 @dataclass(frozen=True)

@@ -197,9 +197,9 @@ def normalise(
 
 def value_outside(value: float, how: Normalisation, volume: NDArray[np.float32]) -> float:
     """Return what a value (HU or SUV) became in a normalised volume; its least where it was measured on itself."""
-    if how.kind in ("clip-scale", "z-score-stored"):
-        return float(normalise(np.array([value], np.float32), how, None)[0])
-    return float(volume.min())
+    if how.measures_image:
+        return float(volume.min())
+    return float(normalise(np.array([value], np.float32), how, None)[0])
 
 
 def _given(value: float | None) -> float:

@@ -287,7 +287,7 @@ def test_the_peak_covers_what_was_touched():
 
 def test_the_readme_says_what_was_measured():
     results = (ROOT / "test" / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
-    sections = {text.partition("\n")[0]: rows_of("\n## " + text) for text in results.split("\n## ")[1:]}
+    sections = {text.partition("\n")[0]: rows_of(text) for text in results.split("\n## ")[1:]}
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     body = {(row["precision"], row["box"], row["method"]): row for row in sections["Whole body: default, 1 flip"]}
     patch = {row["precision"]: row for row in sections["One patch"] if row["patch"] == "128x128x64"}

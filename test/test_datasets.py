@@ -91,13 +91,18 @@ def test_the_studies_of_an_autopet_iii_patient_belong_together(tmp_path, patient
     assert [case.patient for case in found.cases] == ["fdg_0000000000", "fdg_0000000000", "fdg_0000000001"]
 
 
+def touch(root: Path, *names: str) -> None:
+    """Make empty .nii.gz files of these names."""
+    for name in names:
+        path = root / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
 def test_hecktor_files_of_one_name_are_named_not_chosen_from(tmp_path):
     for name in ("a", "b"):
-        for file in (f"imagesTr/{name}__CT", f"imagesTr/{name}__PT", f"labelsTr/{name}", f"runs/masks/{name}"):
-            path = tmp_path / f"{file}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    (tmp_path / "runs/masks/b.nii.gz").unlink()
+        touch(tmp_path, f"imagesTr/{name}__CT", f"imagesTr/{name}__PT", f"labelsTr/{name}")
+    touch(tmp_path, "runs/masks/a")
 
     found = find_cases(tmp_path)
 
@@ -110,10 +115,7 @@ def test_hecktor_files_of_one_name_are_named_not_chosen_from(tmp_path):
 
 
 def test_hecktor_masks_beside_differently_named_labels_are_not_taken_for_them(tmp_path):
-    for file in ("imagesTr/a__CT", "imagesTr/a__PT", "labelsTr/a__GTV", "runs/masks/a"):
-        path = tmp_path / f"{file}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    touch(tmp_path, "imagesTr/a__CT", "imagesTr/a__PT", "labelsTr/a__GTV", "runs/masks/a")
 
     with pytest.raises(MissingInputError, match=r"runs/masks/a.nii.gz and labelsTr/a__GTV.nii.gz; keep one"):
         find_cases(tmp_path)

@@ -17,9 +17,6 @@ from training.parallel import Processes
 from training.sampling import Source
 from training.splits import Split, choose_split, nnunet_folds, parse_fold
 
-NORMALISATION_NUMBERS = {"clip-scale": 2, "z-score-stored": 4}
-"""The normalisations that treat a crop as they treat its volume, and how many numbers each takes."""
-
 
 @dataclass(frozen=True)
 class Material:
@@ -160,10 +157,10 @@ def describe(
         Patch, spacing or another value makes no sense, or a normalisation looks at more than one voxel.
     """
     for modality, how in (("ct", ct), ("pet", pet)):
-        if how is not None and how.kind not in NORMALISATION_NUMBERS:
+        if how is not None and how.measures_image:
             raise UsageError(
                 f"training normalises crops, and {how.kind} would give each crop other values than its volume; "
-                f"give --{modality}-normalisation as {' or '.join(NORMALISATION_NUMBERS)}"
+                f"give --{modality}-normalisation as clip-scale or z-score-stored"
             )
     measured = {modality: tumour_statistics(training_cases, modality) for modality in ("ct", "pet")}
     if ct is None:
@@ -201,9 +198,8 @@ def parse_normalisation(text: str) -> Normalisation:
         The text is of neither form.
     """
     kind, *numbers = text.split(":")
-    if NORMALISATION_NUMBERS.get(kind) != len(numbers) or not all(
-        re.fullmatch(r"[-+]?\d+(\.\d*)?", number) for number in numbers
-    ):
+    form = {"clip-scale": 2, "z-score-stored": 4}
+    if form.get(kind) != len(numbers) or not all(re.fullmatch(r"[-+]?\d+(\.\d*)?", number) for number in numbers):
         raise UsageError(
             f"a normalisation is given as clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD, got {text!r}"
         )

@@ -29,11 +29,10 @@ def instance_norm(x: Tensor) -> Tensor:
     if x.is_cuda:
         return F.instance_norm(x, eps=EPSILON)
     if not torch.is_grad_enabled():
-        if not x.is_contiguous(memory_format=torch.channels_last_3d):
-            return F.instance_norm(x, eps=EPSILON)
-        if x.dtype == torch.float32:
+        channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
+        if channels_last and x.dtype == torch.float32:
             return _precise_norm(x)
-        if x.shape[1] < _VECTOR_CHANNELS:
+        if not channels_last or x.shape[1] < _VECTOR_CHANNELS:
             return F.instance_norm(x, eps=EPSILON)
     if x.shape[0] == 1:
         return F.batch_norm(x, None, None, training=True, eps=EPSILON)
