@@ -55,7 +55,7 @@ class Normalisation:
 
     @property
     def measures_image(self) -> bool:
-        """Whether a voxel's value depends on the others, so that a crop would come out otherwise than its volume."""
+        """Whether a voxel's value depends on the others, so that a crop comes out otherwise than its volume."""
         return self.kind in ("z-score-volume", "z-score-body")
 
 
