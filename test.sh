@@ -41,7 +41,7 @@ scripts=(./*.sh scripts/*.sh test/*.sh .ci/run)
 
 check 'ruff check' "$PYTHON" -m ruff check --output-format concise .
 check 'ruff format' "$PYTHON" -m ruff format --check --output-format concise .
-check mypy "$PYTHON" -m mypy algorithm training evaluation
+check mypy "$PYTHON" -m mypy algorithm synthesis training evaluation benchmark
 check shellcheck "$VENV/bin/shellcheck" --external-sources "${scripts[@]}"
 check hadolint "$VENV/bin/hadolint" Dockerfile Dockerfile.eval
 check pytest "$PYTHON" -m pytest

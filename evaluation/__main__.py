@@ -11,15 +11,18 @@ from algorithm.errors import InstallationError, UserError
 
 # Sub-command: (module with add_arguments(parser) and main(args) -> int, one line of help).
 COMMANDS = {
-    "score": ("evaluation.score", "score masks against the truth by an edition's rules"),
-    "compare": ("evaluation.tables", "compare several folders of masks: means, tests, confidence intervals"),
-    "lesions": ("evaluation.lesions", "lesions found by size, false positives by organ"),
+    "score": ("evaluation.scoring.score", "score masks against the truth by an edition's rules"),
+    "compare": (
+        "evaluation.scoring.compare",
+        "compare several folders of masks: means, tests, intervals",
+    ),
+    "lesions": ("evaluation.scoring.lesions", "lesions found by size, false positives by organ"),
     "container": ("evaluation.container", "run as a grand-challenge evaluation container"),
-    "emphasis": ("evaluation.emphasis", "report how strongly the network weights PET and CT"),
-    "pictures": ("evaluation.pictures", "draw error maps"),
-    "cohort": ("evaluation.cohort", "write one page with a cohort's table, distributions and pictures"),
-    "handover": ("evaluation.handover", "make a hand-over bundle"),
-    "verify": ("evaluation.verify", "repeat a hand-over bundle's inference and give a verdict"),
+    "emphasis": ("evaluation.figures.emphasis", "report how strongly the network weights PET and CT"),
+    "pictures": ("evaluation.figures.pictures", "draw error maps"),
+    "cohort": ("evaluation.figures.cohort", "write one page with a cohort's table, distributions and pictures"),
+    "handover": ("evaluation.handover.make", "make a hand-over bundle"),
+    "verify": ("evaluation.handover.verify", "repeat a hand-over bundle's inference and give a verdict"),
 }
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from algorithm.errors import MissingInputError, UsageError
-from evaluation.editions import DEFAULT_EDITION, RULES
-from evaluation.metrics import SURFACE_TOLERANCE_MM
-from evaluation.pairs import IMAGE_SUFFIXES, Pair, case_name, masks_in, read_table, tracer
-from evaluation.score import check_tolerance, report, score_aloud, summary_text, to_json, write_text
+from evaluation.scoring.editions import DEFAULT_EDITION, RULES
+from evaluation.scoring.metrics import SURFACE_TOLERANCE_MM
+from evaluation.scoring.pairs import IMAGE_SUFFIXES, Pair, case_name, masks_in, read_table, tracer
+from evaluation.scoring.score import check_tolerance, report, score_aloud, summary_text, to_json, write_text
 
 INPUT_FOLDER = Path("/input")
 OUTPUT_FOLDER = Path("/output")

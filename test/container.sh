@@ -45,8 +45,8 @@ check_mask() {
     pet=$(only_file "$input/images/pet")
     mask=$output/images/$socket/${ct##*/}
     check "$name: one image, where this edition wants it" is "$(only_file "$output/images" 2>&1)" "$mask"
-    check "$name: the PET's geometry" "$PYTHON" test/compare_masks.py geometry "$mask" "$pet"
-    check "$name: the command line's mask" "$PYTHON" test/compare_masks.py identical "$mask" "$reference"
+    check "$name: the PET's geometry" "$PYTHON" test/support/compare_masks.py geometry "$mask" "$pet"
+    check "$name: the command line's mask" "$PYTHON" test/support/compare_masks.py identical "$mask" "$reference"
     check "$name: readable by every user" is "$(find "$output" -type f ! -perm -444)" ''
 }
 
@@ -115,7 +115,7 @@ on_gpu() { # where there is one that containers can use
     fi
     run_job gpu "$WORK/inputs/images" --gpus all -- --device cuda --flips 1
     check_success gpu
-    check 'gpu: close to the CPU' "$PYTHON" test/compare_masks.py dice \
+    check 'gpu: close to the CPU' "$PYTHON" test/support/compare_masks.py dice \
         "$(only_file "$WORK/runs/gpu/output/images")" "$REFERENCE" 0.98
 }
 
@@ -146,7 +146,7 @@ real_patient() {
     check_success 'STS_002'
     mask=$(only_file "$WORK/runs/patient, command line/output/images")
     check_mask 'STS_002' "$input" automated-petct-lesion-segmentation "$mask"
-    check 'STS_002: against the expert' "$PYTHON" test/compare_masks.py dice "$mask" "$patient/SEG.nii.gz"
+    check 'STS_002: against the expert' "$PYTHON" test/support/compare_masks.py dice "$mask" "$patient/SEG.nii.gz"
 }
 
 ensure_environment requirements-dev.txt
@@ -160,7 +160,7 @@ check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256
 command_line 'command line' "$WORK/inputs/images"
 REFERENCE=$(only_file "$WORK/runs/command line/output/images")
 command_line 'all flips' "$WORK/inputs/images" --flips 8
-check 'command line: the expected mask' "$PYTHON" test/compare_masks.py dice \
+check 'command line: the expected mask' "$PYTHON" test/support/compare_masks.py dice \
     "$(only_file "$WORK/runs/all flips/output/images")" "$(find test/expected_output -name '*.mha')" 0.98
 
 layouts

@@ -44,7 +44,7 @@ three_jobs() {
     # What they must be, told without the evaluation.
     check "$name: perfect" is "$(dice_of fdg_perfect "$metrics")" 'Dice 1.0000'
     check "$name: shifted" is "$(dice_of fdg_shifted "$metrics")" \
-        "$("$PYTHON" test/compare_masks.py dice "$PHASE/masks/fdg_shifted.mha" "$TRUTH")"
+        "$("$PYTHON" test/support/compare_masks.py dice "$PHASE/masks/fdg_shifted.mha" "$TRUTH")"
     check "$name: empty" is "$(dice_of psma_empty "$metrics")" 'Dice 0.0000'
 }
 
@@ -61,7 +61,7 @@ ensure_environment requirements-dev.txt
 remove_work
 trap finish EXIT
 ./build.sh eval
-"$PYTHON" -m test.phase "$TRUTH" "$PHASE"
+"$PYTHON" -m test.support.phase "$TRUTH" "$PHASE"
 chmod -R a+rX "$PHASE"
 
 check_image 'algorithm evaluation requirements.txt'

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from algorithm.description import read_description
-from evaluation.metrics import Scores
+from evaluation.scoring.metrics import Scores
 from training.crossvalidation import Row, table
 
 ROOT = Path(__file__).resolve().parent.parent

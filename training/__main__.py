@@ -17,7 +17,7 @@ COMMANDS = {
         "train and score k folds, with or without the network's modules",
     ),
     "resampling": ("training.resampling", "measure what coarser grids cost"),
-    "synthesize": ("training.synthesis", "make synthetic whole bodies from organ maps"),
+    "synthesize": ("synthesis.study", "make synthetic whole bodies from organ maps"),
 }
 
 

@@ -28,11 +28,11 @@ from algorithm.description import read_description
 from algorithm.errors import UsageError
 from algorithm.images import write_mask
 from algorithm.weights import load_checkpoint
-from evaluation.bundle import folder_sha256
-from evaluation.editions import RULES
-from evaluation.metrics import Scores, measure
-from evaluation.score import csv_text, write_text
-from evaluation.score import summarise as spread
+from evaluation.handover.bundle import folder_sha256
+from evaluation.scoring.editions import RULES
+from evaluation.scoring.metrics import Scores, measure
+from evaluation.scoring.score import csv_text, write_text
+from evaluation.scoring.score import summarise as spread
 from training import fit
 from training.datasets import Case, Study, read_study
 from training.parallel import Processes, leave_processes

@@ -25,7 +25,7 @@ from algorithm.network.architecture import STRIDE
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint, save_checkpoint
 from evaluation.cases import named_synthetic
-from evaluation.metrics import Scores
+from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
 from training.losses import DeepSupervisionLoss
 from training.parallel import Processes

@@ -15,8 +15,8 @@ from algorithm.inference.windows import cut_box, fit_box, paste_box
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.postprocessing import clean_mask
 from algorithm.preprocessing import body_mask, bounding_box, matter_mask, normalise, value_outside
-from evaluation.editions import RULES
-from evaluation.metrics import Scores, measure
+from evaluation.scoring.editions import RULES
+from evaluation.scoring.metrics import Scores, measure
 from training.cache import CachedCase
 from training.settings import Precision
 

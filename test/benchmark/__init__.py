@@ -1,5 +1,0 @@
-"""How fast and how large: the product against the published form (``python -m test.benchmark``).
-
-Whatever is measured runs in a process of its own (:mod:`test.benchmark.process`), so that allocators, peaks of
-memory and imports of one measurement never touch another. The parent process imports no torch.
-"""

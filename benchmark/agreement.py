@@ -1,0 +1,45 @@
+"""How far masks of a reduced precision agree with those of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithm.inference.memory import reuse_freed_memory
+from algorithm.job import Settings, segment
+from algorithm.weights import load_checkpoint
+from benchmark.process import Answer, Measure
+
+
+def agreement(
+    weights: str, cases: Sequence[tuple[str, str, str]], precisions: Sequence[str], device: str, flips: int
+) -> Measure:
+    """Return a task that segments cases (name, CT, PET) in float32 and in other precisions.
+
+    The answer: by precision and case the Dice of the mask with that in float32.
+    """
+    reuse_freed_memory()
+    checkpoint = load_checkpoint(Path(weights))
+
+    def mask_in(precision: str, ct: str, pet: str) -> NDArray[np.uint8]:
+        settings = Settings(device=device, precision=precision, flips=flips)
+        return segment(Path(ct), Path(pet), [checkpoint], settings, say=lambda _: None).mask
+
+    def measure() -> Answer:
+        dice: dict[str, dict[str, float]] = {precision: {} for precision in precisions}
+        for name, ct, pet in cases:
+            expected = mask_in("float32", ct, pet)
+            for precision in precisions:
+                dice[precision][name] = dice_of(expected, mask_in(precision, ct, pet))
+        return dice
+
+    return measure
+
+
+def dice_of(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Return the Dice of two masks; that of two empty ones is 1."""
+    total = int(first.sum(dtype=np.int64)) + int(second.sum(dtype=np.int64))
+    return 2 * int((first & second).sum(dtype=np.int64)) / total if total else 1.0

@@ -1,0 +1,1 @@
+"""Bundles that a third party can repeat and verify."""

@@ -1,0 +1,337 @@
+"""The hand-over bundle: what it holds, how its parts are hashed, and what made it.
+
+``manifest.json`` lists the SHA-256 of every other file::
+
+    weights/NAME.json, weights/NAME.safetensors    the checkpoints that were used
+    masks/CASE.mha, reports/CASE.json              the results
+    metrics.json, metrics.csv                      scores, where the truth was at hand
+    requirements.txt                               exact versions of what was imported
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+import algorithm
+from algorithm import job
+from algorithm.errors import MissingInputError, UsageError
+from algorithm.inference.predictor import choose_dtype
+from algorithm.weights import load_checkpoint
+from evaluation.scoring.editions import RULES
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REQUIREMENTS = "requirements.txt"
+METRICS_JSON, METRICS_CSV = "metrics.json", "metrics.csv"
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the inference was asked for; the number of flips is fixed, so that it can be repeated to the bit.
+
+    Attributes
+    ----------
+    device : str
+        ``cpu`` or ``cuda``.
+    precision : str
+        ``float32``, ``bfloat16`` or ``float16``.
+    flips : int
+        Flipped passes that are averaged, the identity included.
+    overlap : float or None
+        Of the sliding windows; None: each checkpoint's own.
+    threads : int
+        CPU threads; sums over a volume depend on them.
+    """
+
+    device: str
+    precision: str
+    flips: int
+    overlap: float | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the inference returns: the mask (uint8, z, y, x, on the PET's grid) and the run report's content."""
+
+    mask: NDArray[np.uint8]
+    report: dict[str, Any]
+
+
+Predict = Callable[[Path, Path, list[Path], Settings], Prediction]
+"""CT, PET, the checkpoints' JSON files, settings."""
+
+
+@dataclass(frozen=True)
+class File:
+    """An input: its path inside the input folder, and its SHA-256."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """One case: its inputs, and its mask's voxels.
+
+    Attributes
+    ----------
+    name : str
+    synthetic : bool
+        The images are not of a patient.
+    ct, pet : File
+    truth : File or None
+    mask : str
+        Path inside the bundle.
+    voxels_sha256 : str
+        Of the mask's geometry and voxels, however the file is compressed; see :func:`voxels_sha256`.
+    """
+
+    name: str
+    synthetic: bool
+    ct: File
+    pet: File
+    truth: File | None
+    mask: str
+    voxels_sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Content of ``manifest.json``.
+
+    Attributes
+    ----------
+    code : dict
+        ``version``, ``commit`` (None outside a git checkout), ``uncommitted`` changes to ``algorithm/``, and
+        ``sha256`` of the files of ``algorithm/``.
+    image : str or None
+        Digest of the container image.
+    system : dict
+        ``python`` and ``platform``.
+    device_class : str
+        Masks from the same class must agree to the bit; see :func:`device_class`.
+    settings : Settings
+    edition : str
+        Whose rules the metrics follow.
+    weights : tuple of str
+        The checkpoints' JSON files inside the bundle.
+    cases : tuple of CaseRecord
+    files : dict
+        Path inside the bundle to SHA-256, all files but the manifest.
+    """
+
+    code: dict[str, Any]
+    image: str | None
+    system: dict[str, str]
+    device_class: str
+    settings: Settings
+    edition: str
+    weights: tuple[str, ...]
+    cases: tuple[CaseRecord, ...]
+    files: dict[str, str]
+
+    def to_json(self) -> str:
+        """Return the manifest as it is stored."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read a bundle's manifest.
+
+    Raises
+    ------
+    MissingInputError
+        There is none: no bundle, or its making was interrupted.
+    UsageError
+        It is damaged, or names files outside the bundle.
+    """
+    path = bundle / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingInputError(f"{bundle} is no hand-over bundle: cannot read {MANIFEST} ({error})") from error
+    try:
+        return _parse(json.loads(text))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"the manifest {path} is damaged ({reason}); ask for the bundle again") from error
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    fields = dict(content)
+    version = fields.pop("format")
+    if version != FORMAT:
+        raise ValueError(f"format must be {FORMAT}, got {version}")
+    fields["settings"] = Settings(**fields["settings"])
+    fields["weights"] = tuple(fields["weights"])
+    cases = []
+    for case in fields["cases"]:
+        files = {key: None if case[key] is None else File(**case[key]) for key in ("ct", "pet", "truth")}
+        cases.append(CaseRecord(**{**case, **files}))
+    manifest = Manifest(**{**fields, "cases": tuple(cases)})
+    if manifest.edition not in RULES:
+        raise ValueError(f"edition must be one of {', '.join(RULES)}, got {manifest.edition}")
+    inputs = [file.path for case in cases for file in (case.ct, case.pet, case.truth) if file is not None]
+    for path in (*manifest.files, *manifest.weights, *(case.mask for case in cases), *inputs):
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError(f"{path} lies outside")
+    unlisted = {*manifest.weights, *(case.mask for case in cases)} - set(manifest.files)
+    if unlisted:
+        raise ValueError(f"{min(unlisted)} has no SHA-256")
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def voxels_sha256(mask: sitk.Image) -> str:
+    """Return the SHA-256 of a mask's geometry and voxels.
+
+    Hashed are size, spacing, origin and direction as Python prints them, one line each, then one byte per voxel,
+    x fastest.
+    """
+    geometry = (mask.GetSize(), mask.GetSpacing(), mask.GetOrigin(), mask.GetDirection())
+    digest = hashlib.sha256("".join(f"{part}\n" for part in geometry).encode())
+    digest.update(sitk.GetArrayViewFromImage(mask).astype(np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def folder_sha256(folder: Path, pattern: str = "*.py") -> str:
+    """Return one SHA-256 over the names and contents of a folder's files, in sorted order."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def code_version() -> dict[str, Any]:
+    """Say which code runs: version, git commit where there is one, SHA-256 over ``algorithm/``."""
+    folder = Path(algorithm.__file__).resolve().parent
+    commit = _output_of("git", "-C", str(_ROOT), "rev-parse", "HEAD")
+    changes = _output_of("git", "-C", str(_ROOT), "status", "--porcelain", "--", str(folder)) if commit else None
+    return {
+        "version": algorithm.__version__,
+        "commit": commit,
+        "uncommitted": None if changes is None else bool(changes),
+        "sha256": folder_sha256(folder),
+    }
+
+
+def device_class(device: str) -> str:
+    """Name what decides the last bits of a float: processor or GPU model, and PyTorch's version."""
+    if device == "cuda":
+        hardware = f"cuda {torch.cuda.get_device_name()}"
+    else:
+        hardware = f"cpu {_processor()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{hardware}, torch {torch.__version__.split('+')[0]}"
+
+
+def system() -> dict[str, str]:
+    """Return the versions of Python and of the operating system."""
+    return {"python": platform.python_version(), "platform": platform.platform()}
+
+
+def exact_requirements() -> str:
+    """Return pinned lines for the project's requirements and every other package that is imported now."""
+    wanted = {_normal(name) for name in _required(_ROOT / REQUIREMENTS)}
+    providers = importlib.metadata.packages_distributions()
+    for module in {name.partition(".")[0] for name in sys.modules}:
+        wanted.update(_normal(distribution) for distribution in providers.get(module, ()))
+    installed = {_normal(found.name): found for found in importlib.metadata.distributions() if found.name}
+    lines = [f"{installed[name].name}=={installed[name].version}" for name in sorted(wanted) if name in installed]
+    return "\n".join(lines) + "\n"
+
+
+def image_digest(image: str) -> str:
+    """Return the digest of a container image given by digest or by a name that Docker knows.
+
+    Raises
+    ------
+    MissingInputError
+        Docker is not there, or knows no such image.
+    """
+    if re.fullmatch(r"(.+@)?sha256:[0-9a-f]{64}", image):
+        return image
+    digest = _output_of("docker", "image", "inspect", "--format", "{{.Id}}", image)
+    if not digest:
+        raise MissingInputError(f"Docker knows no image {image}; build it, or give its digest (sha256:...)")
+    return digest
+
+
+def predict(ct: Path, pet: Path, checkpoints: list[Path], settings: Settings) -> Prediction:
+    """Segment one case with the product itself; see :data:`Predict`."""
+    torch.set_num_threads(settings.threads)
+    result = job.segment(
+        ct,
+        pet,
+        [load_checkpoint(path) for path in checkpoints],
+        job.Settings(
+            device=settings.device, precision=settings.precision, flips=settings.flips, overlap=settings.overlap
+        ),
+    )
+    return Prediction(result.mask, dataclasses.asdict(result.report))
+
+
+def resolve(device: str, precision: str) -> tuple[str, str]:
+    """Return what ``auto`` means on this machine, so that the manifest says what was really used.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device, or it cannot compute with that precision.
+    """
+    found = job.choose_device(device)
+    return found.type, str(choose_dtype(precision, found)).removeprefix("torch.")
+
+
+def _processor() -> str:
+    """Return the processor's model where Linux tells it, else its architecture."""
+    information = Path("/proc/cpuinfo")
+    text = information.read_text(encoding="utf-8") if information.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model.group(1) if model else platform.machine()
+
+
+def _required(path: Path) -> list[str]:
+    """Return the package names in a requirements file; none where the file is not there (in a container)."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [match.group() for line in lines if (match := re.match(r"[A-Za-z0-9][\w.-]*", line))]
+
+
+def _normal(name: str) -> str:
+    """Return a package name as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _output_of(*command: str) -> str | None:
+    """Return what a program prints, or None where it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,211 @@
+"""Make a hand-over bundle: run the inference on a set of cases and record all that is needed to repeat it.
+
+``python -m evaluation verify`` (:mod:`evaluation.handover.verify`) is its counterpart on the receiver's side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from algorithm.errors import OutputError, UsageError
+from algorithm.files import written_whole
+from algorithm.images import read_image, read_mask, write_mask
+from algorithm.report import write_json
+from algorithm.weights import find_checkpoints, load_checkpoint
+from evaluation.cases import LAYOUTS, Case, list_cases
+from evaluation.handover.bundle import (
+    MANIFEST,
+    METRICS_CSV,
+    METRICS_JSON,
+    REQUIREMENTS,
+    CaseRecord,
+    File,
+    Manifest,
+    Predict,
+    Settings,
+    code_version,
+    device_class,
+    exact_requirements,
+    file_sha256,
+    image_digest,
+    predict,
+    resolve,
+    system,
+    voxels_sha256,
+)
+from evaluation.scoring.editions import DEFAULT_EDITION, RULES
+from evaluation.scoring.pairs import Pair
+from evaluation.scoring.score import CaseScore, report, score_pairs, to_csv, to_json, write_text
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def make_bundle(
+    cases: Sequence[Case],
+    folder: Path,
+    checkpoints: Sequence[Path],
+    settings: Settings,
+    out: Path,
+    *,
+    edition: str = DEFAULT_EDITION,
+    image: str | None = None,
+    predict: Predict = predict,
+) -> Manifest:
+    """Segment the cases and write the bundle; its manifest comes last, so that half a bundle is none.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    folder : Path
+        Input folder that all their files lie in; the receiver needs the same files in a folder of his own.
+    checkpoints : sequence of Path
+        The JSON files; they and their weights are copied into the bundle and used from there.
+    settings : Settings
+    out : Path
+        New or empty folder.
+    edition : str
+        Whose rules the metrics follow; only cases with truth are scored.
+    image : str or None
+        Digest of the container image, to be recorded.
+    predict : callable
+        The inference.
+
+    Raises
+    ------
+    OutputError
+        ``out`` is not empty or cannot be written.
+    UsageError
+        A file lies outside ``folder``.
+    UserError
+        As the inference raises.
+    """
+    inputs = [{key: _input(path, folder) for key, path in _files(case).items()} for case in cases]
+    _require_empty(out)
+    weights = [_copied(path, out / "weights") for path in checkpoints]
+    records = []
+    for number, (case, files) in enumerate(zip(cases, inputs, strict=True), start=1):
+        print(f"case {number} of {len(cases)}: {case.name}", flush=True)
+        prediction = predict(case.ct, case.pet, weights, settings)
+        mask = out / "masks" / f"{case.name}.mha"
+        write_mask(prediction.mask, read_image(case.pet, "PET"), mask)
+        write_json(out / "reports" / f"{case.name}.json", prediction.report)
+        records.append(
+            CaseRecord(
+                name=case.name,
+                synthetic=case.synthetic,
+                ct=files["ct"],
+                pet=files["pet"],
+                truth=files.get("truth"),
+                mask=mask.relative_to(out).as_posix(),
+                voxels_sha256=voxels_sha256(read_mask(mask)),
+            )
+        )
+    scored = score_bundle(out, folder, records, edition)
+    if scored is not None:
+        write_text(out / METRICS_JSON, scored[0])
+        write_text(out / METRICS_CSV, scored[1])
+    write_text(out / REQUIREMENTS, exact_requirements())
+    manifest = Manifest(
+        code=code_version(),
+        image=image,
+        system=system(),
+        device_class=device_class(settings.device),
+        settings=settings,
+        edition=edition,
+        weights=tuple(path.relative_to(out).as_posix() for path in weights),
+        cases=tuple(records),
+        files={
+            path.relative_to(out).as_posix(): file_sha256(path)
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        },
+    )
+    write_text(out / MANIFEST, manifest.to_json())
+    return manifest
+
+
+def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], edition: str) -> tuple[str, str] | None:
+    """Score a bundle's masks against the truth in the input folder.
+
+    Returns
+    -------
+    tuple of str, or None
+        ``metrics.json`` and ``metrics.csv``; None if no case has a truth.
+    """
+    pairs = [
+        Pair(case.name, folder / case.truth.path, bundle / case.mask, "synthetic" if case.synthetic else None)
+        for case in cases
+        if case.truth is not None
+    ]
+    if not pairs:
+        return None
+    results: list[CaseScore] = list(score_pairs(pairs, RULES[edition]))
+    return to_json(report(results, pairs, edition)), to_csv(results)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``python -m evaluation handover``."""
+    parser.description = "Segment a set of cases and bundle all that a third party needs to repeat it."
+    parser.add_argument("--input", type=Path, required=True, help=LAYOUTS)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the bundle")
+    parser.add_argument("--weights", type=Path, help="checkpoint or folder of them (default: the installed ones)")
+    parser.add_argument("--image", help="container image whose digest is recorded: a name, or sha256:...")
+    parser.add_argument(
+        "--edition", choices=RULES, default=DEFAULT_EDITION, help="rules of the metrics (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
+    parser.add_argument("--flips", type=int, default=1, help="passes that are averaged (default: %(default)s)")
+    parser.add_argument("--overlap", type=float, help="of the windows (default: each checkpoint's own)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the bundle; returns the exit code."""
+    device, precision = resolve(args.device, args.precision)
+    settings = Settings(device, precision, args.flips, args.overlap, threads=torch.get_num_threads())
+    folder = args.input if args.input.is_dir() else args.input.parent
+    manifest = make_bundle(
+        list_cases(args.input),
+        folder,
+        find_checkpoints(args.weights),
+        settings,
+        args.out,
+        edition=args.edition,
+        image=image_digest(args.image) if args.image else None,
+    )
+    count = len(manifest.cases)
+    masks = "one mask" if count == 1 else f"{count} masks"
+    print(f"wrote {args.out} with {masks}; manifest sha256 {file_sha256(args.out / MANIFEST)}")
+    return 0
+
+
+def _files(case: Case) -> dict[str, Path]:
+    files = {"ct": case.ct, "pet": case.pet}
+    return files if case.truth is None else {**files, "truth": case.truth}
+
+
+def _input(path: Path, folder: Path) -> File:
+    relative = Path(os.path.relpath(path, folder))
+    if ".." in relative.parts:
+        raise UsageError(f"the input {path} lies outside {folder}; put all inputs of a hand-over into one folder")
+    return File(relative.as_posix(), file_sha256(path))
+
+
+def _require_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists already and is not an empty folder; choose a new one for the bundle")
+
+
+def _copied(checkpoint: Path, folder: Path) -> Path:
+    """Copy a checkpoint's two files, after checking that they belong together."""
+    load_checkpoint(checkpoint)
+    for path in (checkpoint, checkpoint.with_suffix(".safetensors")):
+        with written_whole(folder / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+    return folder / checkpoint.name

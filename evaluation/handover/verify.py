@@ -1,0 +1,249 @@
+"""Verify a hand-over bundle: check every hash, repeat the inference on the same inputs, compare the masks.
+
+The last line printed is the verdict. Exit code 0: verified; 1: something differs, and each difference was named;
+2: bad input (no bundle, an input file that is not there).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from algorithm.errors import MissingInputError, UsageError, UserError
+from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from evaluation.handover.bundle import (
+    METRICS_JSON,
+    CaseRecord,
+    Manifest,
+    Predict,
+    Settings,
+    code_version,
+    device_class,
+    file_sha256,
+    predict,
+    read_manifest,
+    resolve,
+    voxels_sha256,
+)
+from evaluation.handover.make import score_bundle
+
+VERIFIED, DIFFERS = 0, 1
+DICE_TOLERANCE = 0.995
+"""What masks from another class of devices must reach: the agreement asked of bfloat16 and float32."""
+
+_KINDS = {"weights": "weights file", "masks": "mask", "reports": "run report"}
+
+
+def verify(
+    bundle: Path,
+    folder: Path,
+    *,
+    device: str | None = None,
+    tolerance: float = DICE_TOLERANCE,
+    predict: Predict = predict,
+) -> int:
+    """Verify a bundle, printing each difference and, last, the verdict.
+
+    Parameters
+    ----------
+    bundle : Path
+    folder : Path
+        Holds the inputs under the paths that they had when the bundle was made.
+    device : str or None
+        ``cpu`` or ``cuda``; None: as the bundle was made.
+    tolerance : float
+        Least Dice, where this device is of another class than the bundle's.
+    predict : callable
+        The inference.
+
+    Returns
+    -------
+    int
+        0 verified, 1 something differs.
+
+    Raises
+    ------
+    MissingInputError
+        The bundle, or an input that it names, is not there.
+    UserError
+        The manifest is damaged, or as the inference raises.
+    """
+    manifest = read_manifest(bundle)
+    _require_inputs(manifest, folder)
+    differences = [*_changed_files(manifest, bundle), *_changed_inputs(manifest, folder)]
+    if not differences:  # masks can be read and scored only if they are what was handed over
+        differences = [*_changed_voxels(manifest, bundle), *_changed_metrics(manifest, bundle, folder)]
+    if differences:
+        return _verdict(differences)
+
+    settings = _settings_here(manifest.settings, device)
+    here = device_class(settings.device)
+    same = here == manifest.device_class
+    for note in _notes(manifest, folder, here):
+        print(f"note: {note}")
+    weights = [bundle / path for path in manifest.weights]
+    lowest = 1.0
+    for number, case in enumerate(manifest.cases, start=1):
+        print(f"case {number} of {len(manifest.cases)}: {case.name}", flush=True)
+        repeated = predict(folder / case.ct.path, folder / case.pet.path, weights, settings).mask > 0
+        mask, pet = read_mask(bundle / case.mask), read_image(folder / case.pet.path, "PET")
+        if not same_geometry(mask, pet):
+            differences.append(
+                f"the mask of case {case.name} has {geometry_text(mask)}, its PET {geometry_text(pet)}"
+            )
+            continue
+        given = sitk.GetArrayViewFromImage(mask) > 0
+        agreement = dice(given, repeated)
+        lowest = min(lowest, agreement)
+        voxels = int(np.count_nonzero(given != repeated))
+        if same and voxels:
+            differences.append(
+                f"the mask of case {case.name} is not repeated: {voxels} of {given.size} voxels differ, "
+                f"Dice {agreement:.6f}"
+            )
+        elif agreement < tolerance:
+            differences.append(f"the mask of case {case.name} has a Dice of {agreement:.6f}, below {tolerance:g}")
+    if differences:
+        return _verdict(differences)
+    count = f"{len(manifest.cases)} mask{'' if len(manifest.cases) == 1 else 's'}"
+    if same:
+        print(f"VERIFIED: {count} repeated bit for bit on {here}")
+    else:
+        print(
+            f"VERIFIED: {count} repeated, Dice at least {lowest:.6f} (tolerance {tolerance:g}) on {here}, "
+            f"made on {manifest.device_class}"
+        )
+    return VERIFIED
+
+
+def _settings_here(made: Settings, device: str | None) -> Settings:
+    """Return the bundle's settings; another kind of device computes in its own precision."""
+    if device is None or device == made.device:
+        return made
+    kind, precision = resolve(device, "auto")
+    return dataclasses.replace(made, device=kind, precision=precision)
+
+
+def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the Dice coefficient of two masks; 1 if both are empty."""
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * float(np.count_nonzero(first & second)) / total if total else 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``python -m evaluation verify``."""
+    parser.description = (
+        "Check a hand-over bundle and repeat its inference. Exit code 0: verified, 1: differs, 2: bad input."
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that `handover --out` made")
+    parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder with the same inputs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: as the bundle was made")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=DICE_TOLERANCE,
+        metavar="DICE",
+        help="least Dice where the device is of another class than the bundle's (default: %(default)s)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Verify; returns the exit code."""
+    if not 0 <= args.tolerance <= 1:
+        raise UsageError(f"--tolerance must be a Dice between 0 and 1, got {args.tolerance:g}")
+    return verify(args.bundle, args.input, device=args.device, tolerance=args.tolerance)
+
+
+def _verdict(differences: list[str]) -> int:
+    for difference in differences:
+        print(f"difference: {difference}")
+    more = f" (and {len(differences) - 1} more, listed above)" if len(differences) > 1 else ""
+    print(f"DIFFERS: {differences[0]}{more}")
+    return DIFFERS
+
+
+def _inputs(case: CaseRecord) -> dict[str, tuple[str, str]]:
+    files = {"CT": case.ct, "PET": case.pet, "truth": case.truth}
+    return {what: (file.path, file.sha256) for what, file in files.items() if file is not None}
+
+
+def _require_inputs(manifest: Manifest, folder: Path) -> None:
+    for case in manifest.cases:
+        for what, (path, _) in _inputs(case).items():
+            if what != "truth" and not (folder / path).is_file():
+                raise MissingInputError(f"the {what} of case {case.name} is not at {folder / path}; put it there")
+
+
+def _changed_files(manifest: Manifest, bundle: Path) -> Iterator[str]:
+    for path, expected in manifest.files.items():
+        kind = _KINDS.get(Path(path).parts[0], "file")
+        if not (bundle / path).is_file():
+            yield f"the {kind} {path} is missing from the bundle"
+        elif (found := file_sha256(bundle / path)) != expected:
+            yield f"the {kind} {path} was changed: its sha256 is {found}, the manifest says {expected}"
+
+
+def _changed_inputs(manifest: Manifest, folder: Path) -> Iterator[str]:
+    for case in manifest.cases:
+        for what, (path, expected) in _inputs(case).items():
+            if (folder / path).is_file() and (found := file_sha256(folder / path)) != expected:
+                yield f"the {what} of case {case.name} ({path}) was changed: its sha256 is {found}, was {expected}"
+
+
+def _changed_voxels(manifest: Manifest, bundle: Path) -> Iterator[str]:
+    for case in manifest.cases:
+        try:
+            found = voxels_sha256(read_mask(bundle / case.mask))
+        except UserError as error:
+            yield f"the mask of case {case.name} is none: {error}"
+            continue
+        if found != case.voxels_sha256:
+            yield f"the voxels of mask {case.mask} were changed: their sha256 is {found}, was {case.voxels_sha256}"
+
+
+def _changed_metrics(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[str]:
+    if not _can_score(manifest, folder):
+        return
+    scored = score_bundle(bundle, folder, manifest.cases, manifest.edition)
+    given = json.loads((bundle / METRICS_JSON).read_text(encoding="utf-8"))
+    if scored is None or not _close(given, json.loads(scored[0])):
+        yield f"{METRICS_JSON} is not what the masks score by the rules of edition {manifest.edition}"
+
+
+def _can_score(manifest: Manifest, folder: Path) -> bool:
+    """Tell whether the bundle has metrics and the receiver all the truth that they need."""
+    truths = [case.truth for case in manifest.cases if case.truth is not None]
+    return METRICS_JSON in manifest.files and all((folder / truth.path).is_file() for truth in truths)
+
+
+def _close(first: Any, second: Any) -> bool:
+    """Compare JSON contents, numbers up to the rounding of sums on another processor."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_close(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_close, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(first == second)
+
+
+def _notes(manifest: Manifest, folder: Path, here: str) -> Iterator[str]:
+    code = code_version()
+    if code["sha256"] != manifest.code["sha256"]:
+        yield (
+            f"the code differs: version {code['version']} (commit {code['commit']}) here, "
+            f"{manifest.code['version']} (commit {manifest.code['commit']}) when the bundle was made"
+        )
+    if here != manifest.device_class:
+        yield f"masks are compared by Dice: they were made on {manifest.device_class}, this is {here}"
+    if not _can_score(manifest, folder):
+        yield "the metrics are not checked: the bundle has none, or the truth is not among the inputs"

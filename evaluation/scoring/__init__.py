@@ -1,0 +1,1 @@
+"""Numbers for masks: the editions' measures, their aggregates, comparisons, lesions."""

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from algorithm import commands, weights
+from algorithm.__main__ import main
+from algorithm.job import Settings, segment
+from algorithm.weights import load_checkpoint
+from test.conftest import ROOT
+from test.support.checkpoints import write_checkpoint
+from test.support.phantom import CT_NAME, INPUT, PET_NAME
+
+CT = INPUT / "images/ct" / f"{CT_NAME}.mha"
+PET = INPUT / "images/pet" / f"{PET_NAME}.mha"
+AUTOMATED = f"images/automated-petct-lesion-segmentation/{CT_NAME}.mha"
+INTERACTIVE = f"images/tumor-lesion-segmentation/{CT_NAME}.mha"
+QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("H2ASEG_", "GRAND_CHALLENGE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A folder with the test case as ``input`` and an empty ``output``."""
+    shutil.copytree(INPUT, tmp_path / "input")
+    (tmp_path / "output").mkdir()
+    return tmp_path
+
+
+def in_a_process(
+    *arguments: object, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "algorithm", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def run_job(job: Path, checkpoint: Path, *arguments: object) -> int:
+    places = ("--input", job / "input", "--output", job / "output", "--weights", checkpoint)
+    return main([str(each) for each in ("run", *places, *QUICK, *arguments)])
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_mask_fits(mask: Path, pet: Path) -> None:
+    image, grid = sitk.ReadImage(mask), sitk.ReadImage(pet)
+    assert image.GetPixelID() == sitk.sitkUInt8
+    assert image.GetSize() == grid.GetSize()
+    assert image.GetSpacing() == grid.GetSpacing()
+    assert image.GetOrigin() == grid.GetOrigin()
+    assert image.GetDirection() == grid.GetDirection()
+    assert set(np.unique(sitk.GetArrayFromImage(image))) <= {0, 1}
+
+
+class TestProcess:
+    """As grand-challenge starts it: a process of its own, configured by environment variables."""
+
+    def test_a_job(self, job: Path, checkpoint: Path) -> None:
+        environment = {
+            "H2ASEG_INPUT": str(job / "input"),
+            "H2ASEG_OUTPUT": str(job / "output"),
+            "H2ASEG_WEIGHTS": str(checkpoint),
+            "H2ASEG_DEVICE": "cpu",
+            "H2ASEG_FLIPS": "1",
+            "H2ASEG_REPORT": str(job / "report.json"),
+            "H2ASEG_PICTURE": str(job / "picture.png"),
+        }
+
+        done = in_a_process(environment=environment)
+
+        assert done.stderr == ""
+        assert done.returncode == 0
+        assert files_in(job / "output") == {AUTOMATED, "data-centric-model.json"}
+        assert_mask_fits(job / "output" / AUTOMATED, PET)
+        assert (job / "picture.png").read_bytes().startswith(b"\x89PNG")
+        report = json.loads((job / "report.json").read_text())
+        assert report["edition"] == "III"
+        assert report["passes"] == report["passes_planned"] == 1
+        assert report["weights"][0]["name"] == "tiny"
+        voxel_ml = np.prod(sitk.ReadImage(PET).GetSpacing()) / 1000
+        voxels = sitk.GetArrayFromImage(sitk.ReadImage(job / "output" / AUTOMATED)).sum()
+        assert report["total_volume_ml"] == pytest.approx(voxels * voxel_ml)
+        last = done.stdout.splitlines()[-1]
+        assert last.startswith(f"tumour: {report['total_volume_ml']:.2f} ml in {len(report['lesions'])} lesion")
+
+    def test_no_ct(self, job: Path) -> None:
+        next((job / "input/images/ct").iterdir()).unlink()
+
+        done = in_a_process("--input", job / "input", "--output", job / "output")
+
+        assert done.stderr == (
+            f"Error: no CT image found in {job}/input/images/ct (looked for .mha, .mhd, .tif); "
+            "put exactly one there\n"
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert files_in(job / "output") == set()
+
+    def test_help_is_quick_and_needs_no_torch(self) -> None:
+        blocked = "import sys; sys.modules['torch'] = None; from algorithm.__main__ import main; main(['--help'])"
+
+        done = subprocess.run(
+            [sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+        assert done.returncode == 0, done.stderr
+        for command in ("run", "predict", "preflight", "weights"):
+            assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("edition", "mask", "others"),
+    [
+        ("I", AUTOMATED, set()),
+        ("II", AUTOMATED, set()),
+        ("III", AUTOMATED, {"data-centric-model.json"}),
+        ("IV", INTERACTIVE, set()),
+        ("V", INTERACTIVE, set()),
+    ],
+)
+def test_layout_of_each_edition(
+    edition: str, mask: str, others: set[str], job: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if edition in ("IV", "V"):
+        (job / "input/lesion-clicks.json").write_text('{"points": []}')
+
+    assert run_job(job, checkpoint, "--edition", edition) == 0
+
+    assert files_in(job / "output") == {mask, *others}
+    assert_mask_fits(job / "output" / mask, PET)
+    for name in others:
+        assert json.loads((job / "output" / name).read_text()) is False
+    out, err = capsys.readouterr()
+    assert f"AutoPET {edition}: CT " in out
+    assert err == ""
+
+
+def test_library_command_and_repetition_give_the_same_bytes(job: Path, checkpoint: Path) -> None:
+    masks = []
+    for _ in range(2):
+        assert run_job(job, checkpoint) == 0
+        masks.append((job / "output" / AUTOMATED).read_bytes())
+
+    settings = Settings(device="cpu", precision="float32", flips=1)
+    result = segment(CT, PET, [load_checkpoint(checkpoint)], settings, say=lambda line: None)
+
+    assert masks[0] == masks[1]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(job / "output" / AUTOMATED)), result.mask)
+
+
+class TestPredict:
+    def test_mask_report_and_picture(self, tmp_path: Path, checkpoint: Path) -> None:
+        out = tmp_path / "results" / "case"
+
+        assert main(["predict", str(CT), str(PET), str(out), "--weights", str(checkpoint), *QUICK]) == 0
+
+        assert files_in(out) == {"tumour.nii.gz", "report.json", "picture.png"}
+        image, grid = sitk.ReadImage(out / "tumour.nii.gz"), sitk.ReadImage(PET)
+        assert image.GetSize() == grid.GetSize()
+        np.testing.assert_allclose(image.GetOrigin(), grid.GetOrigin(), atol=1e-3)
+        np.testing.assert_allclose(image.GetDirection(), grid.GetDirection(), atol=1e-6)
+        report = json.loads((out / "report.json").read_text())
+        assert (report["edition"], report["ct"], report["pet"]) == (None, str(CT), str(PET))
+
+    def test_a_cpu_says_how_long_it_will_take_and_shows_a_bar(
+        self, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["predict", str(CT), str(PET), str(tmp_path), "--weights", str(checkpoint), *QUICK]) == 0
+
+        streams = capsys.readouterr()
+        windows = json.loads((tmp_path / "report.json").read_text())["windows"]
+        assert re.search(r"one pass will take about \d+ s on cpu", streams.out)
+        assert f"pass 1:   0%|          | 0/{windows} " in streams.out
+        assert streams.err == ""
+
+    def test_report_and_picture_elsewhere(self, tmp_path: Path, checkpoint: Path) -> None:
+        elsewhere = ["--report", str(tmp_path / "r.json"), "--picture", str(tmp_path / "p.png")]
+
+        arguments = ["predict", str(CT), str(PET), str(tmp_path / "out"), "--weights", str(checkpoint)]
+        assert main([*arguments, *QUICK, *elsewhere]) == 0
+
+        assert files_in(tmp_path) == {"out/tumour.nii.gz", "r.json", "p.png"}
+
+    @pytest.mark.parametrize("which", [0, 1], ids=["ct", "pet"])
+    def test_inputs_are_never_overwritten(
+        self, which: int, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pair = [CT, PET]
+        pair[which] = tmp_path / "tumour.nii.gz"
+        sitk.WriteImage(sitk.ReadImage([CT, PET][which]), pair[which])
+        before = pair[which].read_bytes()
+
+        code = main(["predict", *map(str, pair), str(tmp_path), "--weights", str(checkpoint), *QUICK])
+
+        assert code == 2
+        assert f"the mask would overwrite its own input {pair[which]}" in capsys.readouterr().err
+        assert pair[which].read_bytes() == before
+        assert files_in(tmp_path) == {"tumour.nii.gz"}
+
+    @pytest.mark.parametrize("option", ["--report", "--picture"])
+    def test_nor_by_report_or_picture(
+        self, option: str, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ct = tmp_path / "ct.mha"
+        ct.write_bytes(CT.read_bytes())
+        arguments = ["predict", str(ct), str(PET), str(tmp_path / "out"), "--weights", str(checkpoint)]
+
+        assert main([*arguments, *QUICK, option, str(ct)]) == 2
+
+        assert f"{option} {ct} would overwrite an input image" in capsys.readouterr().err
+        assert ct.read_bytes() == CT.read_bytes()
+
+    @pytest.mark.data
+    def test_real_patient(self, real_data: Path, tmp_path: Path, checkpoint: Path) -> None:
+        folder = real_data / "sts" / "STS_002" / "pet-ct"
+        ct, pet = folder / "CTres.nii.gz", folder / "SUV.nii.gz"
+
+        assert main(["predict", str(ct), str(pet), str(tmp_path), "--weights", str(checkpoint), *QUICK]) == 0
+
+        assert_mask_fits(tmp_path / "tumour.nii.gz", pet)
+        assert not json.loads((tmp_path / "report.json").read_text())["ct_resampled"]
+
+    def test_swapped_images(self, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["predict", str(PET), str(CT), str(tmp_path), "--weights", str(checkpoint), *QUICK]) == 2
+
+        assert "check that CT and PET are not swapped" in capsys.readouterr().err
+        assert files_in(tmp_path) == set()
+
+
+class TestMistakes:
+    """Each ends in one sentence on stderr and leaves nothing in the output."""
+
+    def fails(
+        self, code: int, job: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], *options: str
+    ) -> str:
+        assert run_job(job, checkpoint, *options) == code
+        assert files_in(job / "output") == set()
+        err = capsys.readouterr().err
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+        return err.removeprefix("Error: ").rstrip("\n")
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (("--flips", "9"), "--flips must lie between 1 (no mirroring) and 8, got 9"),
+            (("--flips", "0"), "--flips must lie between 1 (no mirroring) and 8, got 0"),
+            (("--overlap", "1"), "--overlap must be at least 0 and below 1, got 1"),
+            (("--time-limit", "0"), "--time-limit must be a positive number of seconds, got 0"),
+            (("--time-limit", "nan"), "--time-limit must be a positive number of seconds, got nan"),
+            (("--picture", "picture.jpg"), "--picture must be named .png, got picture.jpg"),
+            (
+                ("--report", "a.png", "--picture", "a.png"),
+                "--picture a.png is the name of another result; choose another name",
+            ),
+            (("--precision", "int8"), "--precision must be auto, float32, bfloat16 or float16, got 'int8'"),
+            (("--edition", "VI"), "the edition must be one of I, II, III, IV, V, got 'VI'"),
+        ],
+    )
+    def test_values(self, options, sentence, job, checkpoint, capsys) -> None:
+        assert self.fails(2, job, checkpoint, capsys, *options) == sentence
+
+    @pytest.mark.parametrize(
+        ("options", "beginning"),
+        [
+            (("--flips", "many"), "argument --flips: invalid int value: 'many'; see `"),
+            (("--colour", "red"), "unrecognized arguments: --colour red; see `"),
+        ],
+    )
+    def test_usage(self, options, beginning, job, checkpoint, capsys) -> None:
+        assert self.fails(2, job, checkpoint, capsys, *options).startswith(beginning)
+
+    def test_unknown_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["segment"]) == 2
+        assert "invalid choice: 'segment'" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("what", ["CT", "PET"])
+    def test_damaged_image(self, what, job, checkpoint, capsys) -> None:
+        (path,) = (job / "input/images" / what.lower()).iterdir()
+        path.write_bytes(path.read_bytes()[:2000])
+
+        assert self.fails(2, job, checkpoint, capsys).startswith(f"cannot read the {what} {path}: ")
+
+    def test_no_weights(self, job, tmp_path, monkeypatch, capsys) -> None:
+        monkeypatch.setattr(weights, "MODEL_FOLDER", tmp_path / "model")
+        monkeypatch.setattr(weights, "BAKED_IN_FOLDER", tmp_path / "baked")
+
+        assert self.fails(3, job, tmp_path / "none", capsys).startswith("no weights found in ")
+
+    def test_weights_that_are_a_pointer(self, job, capsys) -> None:
+        path = write_checkpoint(job / "weights")
+        path.with_suffix(".safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+
+        assert "is a Git-LFS pointer, not weights; run `git lfs pull`" in self.fails(3, job, path, capsys)
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (
+                ("--device", "cuda"),
+                "no usable GPU was found; start the container with --gpus all, or use --device cpu",
+            ),
+            (("--device", "tpu"), "the device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+            (
+                ("--require-gpu",),
+                "a GPU is required (--require-gpu) but none was found; start the container with --gpus all",
+            ),
+            (
+                ("--precision", "float16"),
+                "float16 needs a GPU; use --precision bfloat16, float32 or auto on a CPU",
+            ),
+        ],
+    )
+    def test_devices(self, options, sentence, job, checkpoint, capsys, monkeypatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+        assert self.fails(3, job, checkpoint, capsys, *options) == sentence
+
+    def test_mask_folder_that_holds_something(self, job, checkpoint, capsys) -> None:
+        other = job / "output" / Path(AUTOMATED).parent / "other.mha"
+        other.parent.mkdir(parents=True)
+        other.touch()
+
+        assert run_job(job, checkpoint) == 2
+
+        assert "must hold nothing but the mask" in capsys.readouterr().err
+        assert files_in(job / "output") == {str(other.relative_to(job / "output"))}
+
+    def test_too_large_for_the_memory(self, job, checkpoint, capsys, monkeypatch) -> None:
+        monkeypatch.setenv("GRAND_CHALLENGE_COMPONENT_MAX_MEMORY_MB", "100")
+
+        assert "but only 0.1 GiB may be used" in self.fails(2, job, checkpoint, capsys)
+
+    def test_too_little_time(self, job, checkpoint, capsys) -> None:
+        code = main(
+            [
+                *("run", "--input", str(job / "input"), "--output", str(job / "output")),
+                *("--weights", str(checkpoint), "--device", "cpu", "--time-limit", "0.5"),
+            ]
+        )
+
+        assert code == 2
+        assert "the time limit of 0.5 s is too short for this case" in capsys.readouterr().err
+        assert files_in(job / "output") == set()
+
+    def test_interrupted(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        def interrupt(args: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setitem(commands.COMMANDS, "preflight", interrupt)
+
+        assert main(["preflight"]) == 130
+        assert capsys.readouterr().err == "Error: interrupted; no file was left half written\n"
+
+    def test_a_bug_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(args: object) -> int:
+            raise ZeroDivisionError
+
+        monkeypatch.setitem(commands.COMMANDS, "preflight", fail)
+
+        with pytest.raises(ZeroDivisionError):
+            main(["preflight"])
+
+
+class TestEnvironment:
+    @pytest.fixture
+    def seen(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        """Whatever ``run`` would be called with."""
+        calls: list[object] = []
+        monkeypatch.setitem(commands.COMMANDS, "run", lambda args: calls.append(args) or 0)
+        return calls
+
+    def test_variables_are_defaults_and_options_win(self, seen, monkeypatch) -> None:
+        monkeypatch.setenv("H2ASEG_FLIPS", "4")
+        monkeypatch.setenv("H2ASEG_TIME_LIMIT", "12.5")
+        monkeypatch.setenv("H2ASEG_REQUIRE_GPU", "1")
+        monkeypatch.setenv("H2ASEG_WEIGHTS", "/somewhere")
+        monkeypatch.setenv("H2ASEG_OVERLAP", "")
+
+        assert main([]) == 0
+        assert main(["--flips", "2", "--no-require-gpu"]) == 0
+
+        first, second = seen
+        assert (first.flips, first.time_limit, first.overlap, first.require_gpu) == (4, 12.5, None, True)
+        assert first.weights == Path("/somewhere")
+        assert (first.input, first.output) == (Path("/input"), Path("/output"))
+        assert (second.flips, second.time_limit, second.require_gpu) == (2, 12.5, False)
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "message"),
+        [
+            ("H2ASEG_FLIPS", "all", "H2ASEG_FLIPS must be of the form of --flips"),
+            ("H2ASEG_TIME_LIMIT", "5min", "H2ASEG_TIME_LIMIT must be of the form of --time-limit"),
+            ("H2ASEG_REQUIRE_GPU", "yes", "H2ASEG_REQUIRE_GPU must be 0 or 1, got 'yes'"),
+        ],
+    )
+    def test_nonsense_is_named(self, variable, value, message, seen, monkeypatch, capsys) -> None:
+        monkeypatch.setenv(variable, value)
+
+        assert main([]) == 2
+        assert capsys.readouterr().err.startswith(f"Error: {message}")
+        assert seen == []
+
+
+class TestPreflight:
+    def test_ready(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["preflight", "--weights", str(checkpoint), "--device", "cpu"]) == 0
+
+        out, err = capsys.readouterr()
+        assert out.splitlines()[-1] == "ready"
+        assert "one window through tiny: " in out
+        assert err == ""
+
+    def test_not_ready(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["preflight", "--weights", str(tmp_path), "--device", "cpu"]) == 3
+
+        out, err = capsys.readouterr()
+        assert "ready" not in out
+        assert err.startswith("Error: no weights found in ")
+
+
+def test_verify_names_every_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("fold_0", "fold_1"):
+        write_checkpoint(tmp_path, name, provenance={"trained on": "nothing"})
+
+    assert main(["weights", "verify", str(tmp_path)]) == 0
+
+    out = capsys.readouterr().out
+    assert all(f"weights {name}: " in out for name in ("fold_0", "fold_1"))
+    assert out.count("trained on: nothing") == 2

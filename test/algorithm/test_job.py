@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+
+from algorithm import __version__
+from algorithm import job as job_module
+from algorithm.description import Description, Normalisation, Postprocessing
+from algorithm.errors import DeviceError, ResourceError, WeightsError
+from algorithm.images import PetCt, read_pet_ct
+from algorithm.inference.predictor import Member, Prediction, Predictor, TooSlowError
+from algorithm.inference.windows import fit_box
+from algorithm.job import Result, Settings, choose_device, segment
+from algorithm.network.h2aseg import tumour_probability
+from algorithm.preprocessing import Prepared, prepare, restore
+from algorithm.weights import Checkpoint, build_network, load_checkpoint
+from test.support.checkpoints import TINY_PATCH, write_checkpoint
+from test.support.phantom import CT_NAME, INPUT, PET_NAME
+
+CT = INPUT / "images/ct" / f"{CT_NAME}.mha"
+PET = INPUT / "images/pet" / f"{PET_NAME}.mha"
+QUICK = Settings(device="cpu", precision="float32", flips=1)
+
+
+def run(checkpoints: Checkpoint | Sequence[Checkpoint], settings: Settings = QUICK, **more: Any) -> Result:
+    checkpoints = [checkpoints] if isinstance(checkpoints, Checkpoint) else checkpoints
+    return segment(CT, PET, checkpoints, settings, say=lambda line: None, **more)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return load_checkpoint(write_checkpoint(tmp_path))
+
+
+@pytest.fixture
+def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
+    """Whatever predictors return while the test runs."""
+    seen: list[Prediction] = []
+    predict = Predictor.predict
+
+    def recorded(self: Predictor, *arguments: Any) -> Prediction:
+        seen.append(predict(self, *arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(Predictor, "predict", recorded)
+    return seen
+
+
+def test_mask_equals_the_plain_way(checkpoint: Checkpoint) -> None:
+    """MONAI's sliding window over the whole prepared volume, air set to 0, one resampling, one comparison."""
+    description, network = checkpoint.description, build_network(checkpoint)
+    pair = read_pet_ct(CT, PET)
+    case = prepare(pair, description)
+    with torch.inference_mode():
+        probability = sliding_window_inference(
+            torch.from_numpy(np.stack([case.ct, case.pet])[None]),
+            TINY_PATCH,
+            1,
+            lambda x: tumour_probability(network.finest(x[:, :1], x[:, 1:])),
+            overlap=description.overlap,
+            mode="gaussian",
+            sigma_scale=0.125,
+        )
+    image = sitk.GetImageFromArray((probability[0, 0].numpy() * case.matter).transpose(2, 1, 0))
+    image.CopyInformation(case.grid)
+    expected = sitk.GetArrayFromImage(sitk.Resample(image, pair.pet, sitk.Transform(), sitk.sitkLinear)) > 0.5
+
+    result = run(checkpoint, replace(QUICK, whole_volume=True))
+
+    assert 0.01 < expected.mean() < 0.99
+    assert (result.mask != expected).mean() < 5e-3  # float32 rounding at the threshold
+
+
+def test_report_tells_what_was_done(checkpoint: Checkpoint) -> None:
+    result = run(checkpoint, replace(QUICK, flips=2), edition="III")
+
+    report, pet = result.report, sitk.ReadImage(PET)
+    assert result.mask.dtype == np.uint8
+    assert result.mask.shape == pet.GetSize()[::-1]
+    assert set(np.unique(result.mask)) == {0, 1}
+    assert (report.software_version, report.edition, report.ct, report.pet) == (
+        __version__,
+        "III",
+        str(CT),
+        str(PET),
+    )
+    assert report.geometry.size == pet.GetSize()
+    assert report.geometry.direction == pet.GetDirection()
+    assert [(each.name, each.sha256) for each in report.weights] == [("tiny", checkpoint.description.sha256)]
+    assert (report.device, report.precision) == ("cpu", "float32")
+    assert (report.passes, report.passes_planned) == (2, 2)
+    assert report.stopped_because == "all flips were done"
+    assert list(report.seconds) == ["read", "prepare", "predict", "postprocess"]
+    assert all(seconds >= 0 for seconds in report.seconds.values())
+    assert report.peak_host_memory_mib > 50
+    assert report.peak_device_memory_mib is None
+    assert report.lesions == result.lesions
+    voxel_ml = np.prod(pet.GetSpacing()) / 1000
+    assert report.total_volume_ml == pytest.approx(result.mask.sum() * voxel_ml)
+    assert report.notes == ()
+
+
+def test_windows_cover_the_patient_only(checkpoint: Checkpoint) -> None:
+    patient = run(checkpoint)
+    everything = run(checkpoint, replace(QUICK, whole_volume=True))
+
+    assert patient.report.windows < everything.report.windows
+
+
+def test_air_is_never_tumour(tmp_path: Path) -> None:
+    """At a threshold of next to nothing tumour is called wherever it may be at all."""
+    eager = load_checkpoint(write_checkpoint(tmp_path, threshold=1e-9))
+    case = prepare(read_pet_ct(CT, PET), eager.description)
+
+    result = run(eager, replace(QUICK, whole_volume=True))
+
+    called = np.zeros(case.ct.shape, np.float32)
+    called[case.matter] = 1
+    expected = np.concatenate(list(restore(called, case.grid, result.pair.pet))) > 0
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(result.mask, expected)
+
+
+def test_the_same_mask_every_time(checkpoint: Checkpoint) -> None:
+    np.testing.assert_array_equal(run(checkpoint).mask, run(checkpoint).mask)
+
+
+def test_ensemble_is_the_mean_of_probabilities(tmp_path: Path, predictions: list[Prediction]) -> None:
+    checkpoints = [load_checkpoint(write_checkpoint(tmp_path, f"fold_{seed}", seed)) for seed in (1, 2)]
+    for each in checkpoints:
+        run(each)
+
+    result = run(checkpoints)
+
+    first, second, both = (prediction.probability for prediction in predictions)
+    np.testing.assert_allclose(both, (first + second) / 2, atol=1e-6)
+    assert np.abs(first - second).max() > 0.1
+    assert [each.name for each in result.report.weights] == ["fold_1", "fold_2"]
+    assert result.report.passes == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spacing": (11.0, 11.0, 11.0)},
+        {"orientation": "RAS"},
+        {"threshold": 0.4},
+        {"postprocessing": Postprocessing(suv_floor=1.0)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_ensemble_must_agree(change: dict[str, Any], tmp_path: Path) -> None:
+    paths = [write_checkpoint(tmp_path, "one"), write_checkpoint(tmp_path, "two", **change)]
+
+    with pytest.raises(
+        WeightsError, match=f"must have the same {next(iter(change))}, got .* in one and .* in two"
+    ):
+        run([load_checkpoint(path) for path in paths])
+
+
+def test_ensemble_of_two_patches(tmp_path: Path) -> None:
+    one = load_checkpoint(write_checkpoint(tmp_path, "one"))
+    two = load_checkpoint(write_checkpoint(tmp_path, "two", 2, patch=(48, 32, 32), overlap=0.0))
+
+    result = run([one, two])
+
+    assert result.report.passes == 2
+    assert result.mask.shape == sitk.ReadImage(PET).GetSize()[::-1]
+
+
+def test_threshold_and_postprocessing_come_from_the_checkpoint(tmp_path: Path) -> None:
+    plain = run(load_checkpoint(write_checkpoint(tmp_path, "plain")))
+    strict = run(load_checkpoint(write_checkpoint(tmp_path, "strict", threshold=0.9)))
+    floor = Postprocessing(suv_floor=3.0)
+    hot = run(load_checkpoint(write_checkpoint(tmp_path, "hot", postprocessing=floor)))
+    huge = Postprocessing(minimum_lesion_ml=1e6)
+    empty = run(load_checkpoint(write_checkpoint(tmp_path, "empty", postprocessing=huge)))
+
+    suv = sitk.GetArrayFromImage(sitk.ReadImage(PET))
+    assert strict.mask.sum() < plain.mask.sum()
+    assert not (strict.mask & ~plain.mask).any()
+    np.testing.assert_array_equal(hot.mask, plain.mask & (suv >= 3))
+    assert not empty.mask.any()
+    assert (empty.lesions, empty.report.total_volume_ml) == ((), 0)
+
+
+class TestOtherImages:
+    def write(self, folder: Path, size: tuple[int, int, int], ct_spacing: float = 4.0) -> tuple[Path, Path]:
+        rng = np.random.default_rng(0)
+        paths = folder / "ct.nii.gz", folder / "pet.nii.gz"
+        for path, spacing, values in zip(
+            paths,
+            (ct_spacing, 4.0),
+            (rng.normal(0, 100, size[::-1]), rng.uniform(0.5, 5, size[::-1])),
+            strict=True,
+        ):
+            image = sitk.GetImageFromArray(values.astype(np.float32))
+            image.SetSpacing((spacing, 4.0, 4.0))
+            sitk.WriteImage(image, path)
+        return paths
+
+    @pytest.mark.parametrize("size", [(10, 9, 8), (1, 30, 4), (3, 3, 3)])
+    def test_smaller_than_the_patch(
+        self, size: tuple[int, int, int], checkpoint: Checkpoint, tmp_path: Path
+    ) -> None:
+        result = segment(*self.write(tmp_path, size), [checkpoint], QUICK, say=lambda line: None)
+
+        assert result.mask.shape == size[::-1]
+        assert result.report.windows == 1
+
+    def test_ct_of_another_grid(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        result = segment(*self.write(tmp_path, (20, 18, 12), 5.0), [checkpoint], QUICK, say=lambda line: None)
+
+        assert result.report.ct_resampled
+        assert result.report.notes == ("the CT was resampled onto the PET's grid",)
+
+    def test_own_spacing_and_axes(self, tmp_path: Path) -> None:
+        path = write_checkpoint(tmp_path, spacing=None, orientation=None, pet=Normalisation("z-score-volume"))
+
+        result = segment(
+            *self.write(tmp_path, (40, 32, 18)), [load_checkpoint(path)], QUICK, say=lambda line: None
+        )
+
+        assert result.mask.shape == (18, 32, 40)
+        assert result.report.windows == 4
+
+
+class TestTime:
+    """Predictors that find the case too large for the time."""
+
+    limited = replace(QUICK, flips=None, time_limit_s=1e9)
+
+    @pytest.fixture
+    def checkpoint(self, tmp_path: Path) -> Checkpoint:
+        return load_checkpoint(write_checkpoint(tmp_path, spacing=(9.0, 9.0, 9.0)))
+
+    @staticmethod
+    def too_slow(monkeypatch: pytest.MonkeyPatch, times: float) -> list[tuple[int, ...]]:
+        """Let the first predictions be too slow; return the list of all sizes that are asked for."""
+        sizes: list[tuple[int, ...]] = []
+        predict = Predictor.predict
+
+        def slow(self: Predictor, members: Sequence[Member], budget: Any) -> Prediction:
+            sizes.append(members[0].ct.shape)
+            if len(sizes) <= times:
+                raise TooSlowError(2)
+            return predict(self, members, budget)
+
+        monkeypatch.setattr(Predictor, "predict", slow)
+        return sizes
+
+    def test_voxels_grow_until_it_fits(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes = self.too_slow(monkeypatch, times=1)
+        lines: list[str] = []
+
+        result = segment(CT, PET, [checkpoint], self.limited, say=lines.append)
+
+        assert len(sizes) == 2
+        assert np.prod(sizes[1]) < 0.8 * np.prod(sizes[0])
+        assert result.mask.shape == sitk.ReadImage(PET).GetSize()[::-1]
+        assert result.report.notes == ("voxels were made 1.25 times as long to keep the time limit",)
+        assert "one pass takes 2.0 times the time that is left; voxels 1.25 times as long are tried" in lines
+
+    def test_until_they_are_too_coarse(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes = self.too_slow(monkeypatch, times=float("inf"))
+
+        with pytest.raises(
+            ResourceError, match=r"time limit of 1e\+09 s is too short .*raise --time-limit or use"
+        ):
+            run(checkpoint, self.limited)
+
+        assert len(sizes) == 2  # 9 and 11.25 mm; the next would exceed 12
+
+    def test_a_limit_that_has_passed(self, checkpoint: Checkpoint) -> None:
+        with pytest.raises(ResourceError, match=r"the time limit of 0\.1 s is too short for this case"):
+            run(checkpoint, replace(self.limited, time_limit_s=0.1))
+
+    def test_a_number_of_flips_overrules_the_limit(self, checkpoint: Checkpoint) -> None:
+        assert run(checkpoint, replace(QUICK, flips=1, time_limit_s=0.1)).report.passes == 1
+
+
+def test_too_little_memory_is_said_before_it_is_used(
+    checkpoint: Checkpoint, predictions: list[Prediction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**29)
+
+    with pytest.raises(
+        ResourceError, match=r"110x90x80 voxels .* needs about .* GiB of memory, but only 0\.5 GiB"
+    ):
+        run(checkpoint)
+
+    assert predictions == []
+
+
+def test_it_is_said_before_the_images_are_read(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header alone tells: the voxels of this file are not even there."""
+    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**32)
+    huge = tmp_path / "huge.mhd"
+    huge.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 4000 4000 4000\nElementSpacing = 1 1 1\n"
+        "ElementType = MET_FLOAT\nElementDataFile = absent.raw\n"
+    )
+
+    with pytest.raises(ResourceError, match=r"a PET of 4000x4000x4000 .* with a CT of .* check their headers"):
+        segment(CT, huge, [checkpoint], QUICK)
+    with pytest.raises(ResourceError, match="with a CT of 4000x4000x4000"):
+        segment(huge, PET, [checkpoint], QUICK)
+
+
+def test_checkpoints_that_want_the_same_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[str] = []
+
+    def counted(pair: PetCt, description: Description) -> Prepared:
+        prepared.append(description.name)
+        return prepare(pair, description)
+
+    monkeypatch.setattr(job_module, "prepare", counted)
+    same = [load_checkpoint(write_checkpoint(tmp_path, f"fold_{seed}", seed)) for seed in (1, 2)]
+    other = write_checkpoint(tmp_path, "other", ct=Normalisation("clip-scale", -100.0, 100.0))
+
+    run([*same, load_checkpoint(other)])
+
+    assert prepared == ["fold_1", "other"]
+
+
+def test_unknown_memory_is_no_obstacle(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: None)
+
+    assert run(checkpoint).report.passes == 1
+
+
+class TestDevice:
+    @pytest.fixture
+    def gpus(self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: request.param)
+
+    @pytest.mark.parametrize("gpus", [0], indirect=True)
+    @pytest.mark.usefixtures("gpus")
+    def test_without_a_gpu(self) -> None:
+        assert choose_device("auto") == torch.device("cpu")
+        with pytest.raises(DeviceError, match="no usable GPU was found; start the container with --gpus all"):
+            choose_device("cuda")
+        with pytest.raises(DeviceError, match="a GPU is required"):
+            choose_device("auto", require_gpu=True)
+
+    @pytest.mark.parametrize("gpus", [2], indirect=True)
+    @pytest.mark.usefixtures("gpus")
+    def test_with_two(self) -> None:
+        assert choose_device("auto", require_gpu=True).type == "cuda"
+        assert choose_device("cuda:1") == torch.device("cuda:1")
+        with pytest.raises(DeviceError, match="there is no GPU 2; this machine has 2"):
+            choose_device("cuda:2")
+        with pytest.raises(DeviceError, match="a GPU is required"):
+            choose_device("cpu", require_gpu=True)
+
+    @pytest.mark.parametrize("name", ["gpu", "mps", "meta", ""])
+    def test_other_names(self, name: str) -> None:
+        with pytest.raises(DeviceError, match=f"the device must be auto, cpu, cuda or cuda:N, got '{name}'"):
+            choose_device(name)
+
+
+def test_probability_is_restored_without_a_seam(checkpoint: Checkpoint, predictions: list[Prediction]) -> None:
+    """The box around the patient is put back where it was cut."""
+    result = run(checkpoint)
+
+    pair = read_pet_ct(CT, PET)
+    case = prepare(pair, checkpoint.description)
+    probability: NDArray[np.float32] = np.zeros(case.ct.shape, np.float32)
+    (prediction,) = predictions
+    box = fit_box(case.body, case.ct.shape, TINY_PATCH)
+    assert prediction.probability.shape == tuple(part.stop - part.start for part in box)
+    assert prediction.probability.size < case.ct.size
+    probability[box] = prediction.probability
+    probability[~case.matter] = 0
+    expected = np.concatenate(list(restore(probability, case.grid, pair.pet))) > 0.5
+    np.testing.assert_array_equal(result.mask, expected)

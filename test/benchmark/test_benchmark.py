@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from algorithm.network.architecture import Architecture
+from algorithm.network.h2aseg import H2ASeg
+from algorithm.weights import Checkpoint, network_from_released, save_checkpoint
+from benchmark import (
+    agreement,
+    case,
+    floors,
+    forward,
+    machine,
+    metrics_speed,
+    monai_segmentation,
+    parts,
+    segmentation,
+    session,
+)
+from benchmark.__main__ import main
+from benchmark.process import Child, ChildError, peak_host_mib
+from benchmark.results import Section, short, spread, table, write_results
+from benchmark.subjects import _REFERENCE, plain_network, reference_state, released_parameters
+from test.conftest import ROOT
+
+PATCH = (32, 32, 16)
+SIZE, SPACING = [48, 36, 16], [14.0, 14.0, 12.0]
+TORSO = functools.cache(case.make_torso)
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (agreement, case, floors, forward, machine, metrics_speed, monai_segmentation, segmentation)
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint of few channels and the smallest patch, on a coarse grid."""
+    architecture = Architecture(channels=(4, 4, 8, 8, 16))
+    torch.manual_seed(0)
+    description = _REFERENCE.__class__(
+        name="tiny", architecture=architecture, patch=PATCH, spacing=(14.0, 14.0, 12.0), ct=_REFERENCE.ct,
+        pet=_REFERENCE.pet,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("weights")
+    return save_checkpoint(folder, "tiny", H2ASeg(architecture).state_dict(), description, torch.float32)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No processes, nothing counted, small peaks, and the allocator of the tests left alone."""
+
+    class Here:
+        def __init__(self, task, **arguments):
+            module, function = task.split(":")
+            self.work = getattr(MODULES[module], function)(**json.loads(json.dumps(arguments)))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait_until_ready(self):
+            return self
+
+        def measure(self):
+            return json.loads(json.dumps(self.work()))
+
+    def once(task, **arguments):
+        return Here(task, **arguments).measure()
+
+    monkeypatch.setattr(parts, "Child", Here)
+    for module in (parts, session):
+        monkeypatch.setattr(module, "measure_once", once)
+    for module in (agreement, forward, segmentation, machine):
+        monkeypatch.setattr(module, "reuse_freed_memory", lambda: True)
+    monkeypatch.setattr(case, "make_torso", TORSO)
+    monkeypatch.setattr(floors, "count_work", lambda checkpoint, patch: floors.Work(10**9, 10**6))
+    monkeypatch.setattr(machine, "_MATRIX_SIDE", {"cpu": 64})
+    monkeypatch.setattr(machine, "_COPY_BYTES", {"cpu": 2**20})
+
+
+def rows_of(text):
+    """The rows of the last section's table, as dictionaries."""
+    lines = [line for line in text.rpartition("\n## ")[2].splitlines() if line.startswith("|")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def run_parts(names, tiny, tmp_path, *options):
+    out = tmp_path / "RESULTS.md"
+    words = [
+        *names,
+        "--weights",
+        tiny,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--repetitions",
+        1,
+        "--out",
+        out,
+    ]
+    words += ["--size", *SIZE, "--spacing", *SPACING, *options]
+    assert main([str(word) for word in words]) == 0
+    return out.read_text()
+
+
+def test_the_plain_network_gets_every_parameter_of_the_release():
+    state = reference_state()
+    released = released_parameters(state)
+    assert len(released) == 269
+    assert all(released[name].ndim in (1, 2, 5) for name in released)
+    assert released["encoder.sa4.sa_ct.Q_conv_target_target.weight"].shape == (64, 64, 1, 1, 1)
+    back = network_from_released(released).state_dict()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_another_architecture_than_the_published_one_is_refused(tiny):
+    description = _REFERENCE.__class__(**{**vars(_REFERENCE), "architecture": Architecture(tamw=False)})
+    with pytest.raises(Exception, match="the plain network is the published one"):
+        plain_network(Checkpoint(tiny, description, {}))
+
+
+def test_the_counted_work_is_the_published_arithmetic():
+    checkpoint = Checkpoint(None, _REFERENCE, H2ASeg().state_dict())
+    work = floors.count_work(checkpoint, list(PATCH))
+    assert work.flop / 1e9 == pytest.approx(228.5 / 64, rel=0.03)  # less attention than in the released patch
+    voxels, parameters = 32 * 32 * 16, sum(value.numel() for value in checkpoint.state.values())
+    finest = 2 * 8 * 2 + 2 * 8 * 2  # two streams, two convolutions and a skip, and the decoder's: at the least
+    assert work.elements > parameters + voxels * (2 + 2 + finest)
+
+
+def test_both_networks_are_timed_and_agree(quick, tiny, tmp_path):
+    text = run_parts(["patch"], tiny, tmp_path, "--patch", *PATCH)
+    (row,) = rows_of(text)
+    assert row["patch"] == "32x32x16"
+    assert float(row["difference"]) < 1e-4
+    assert float(row["plain / product"]) > 0
+    assert float(row["arithmetic floor (s)"]) > 0
+    assert "python -m benchmark patch" in row["command"]
+    assert "GPU rows not measured" in text
+
+
+def test_monai_and_the_product_do_the_same_windows_and_find_the_same(quick, tiny, tmp_path):
+    rows = rows_of(run_parts(["body"], tiny, tmp_path, "--flips", 2))
+    assert [(row["box"], row["method"]) for row in rows] == [
+        ("off", "MONAI, plain"), ("off", "product"), ("on", "MONAI, plain"), ("on", "product"),
+    ]  # fmt: skip
+    assert [row["windows x flips"] for row in rows[1::2]] == ["4 x 2", "1 x 2"]
+    for plain, product in (rows[:2], rows[2:]):
+        assert plain["windows x flips"] == product["windows x flips"]
+        assert float(plain["Dice"]) > 0.995
+        assert float(product["faster"]) > 0
+
+
+def test_a_row_from_some_windows_says_so(quick, tiny, tmp_path, monkeypatch):
+    def canned(task, **arguments):
+        np.save(arguments["save"], np.ones((2, 2, 2), np.uint8))
+        seconds = (
+            {"predict_s": 9.0, "seconds": 10.0} if "only" in arguments else {"predict_s": 1.0, "seconds": 2.0}
+        )
+        computed = {"computed": arguments["only"]} if "only" in arguments else {}
+        memory = {"host_mib": 2048.0, "above_inputs_mib": 1024.0, "device_mib": None}
+        return {"windows": 30, "passes": arguments["flips"], **seconds, **computed, **memory}
+
+    monkeypatch.setattr(parts, "measure_once", canned)
+    plain, product, *_ = rows_of(run_parts(["body"], tiny, tmp_path, "--flips", 8, "--windows", 5))
+    assert plain["method"] == "MONAI, plain, extrapolated from 5 windows"
+    assert (plain["Dice"], plain["faster"]) == ("-", "-")
+    assert product["method"] == "product"
+    assert (product["Dice"], product["faster"], product["windows x flips"]) == ("1.0000", "5", "30 x 8")
+    assert (product["host peak (GiB)"], product["above the inputs (GiB)"]) == ("2.00", "1.00")
+    assert float(product["arithmetic floor (s)"]) > 0
+
+
+def test_time_of_windows_not_computed_is_added():
+    windows = monai_segmentation._Windows(lambda ct, pet: torch.cat([ct, pet], 1), "cpu", only=2)
+    for _ in range(5):
+        windows(torch.ones(1, 2, 4, 4, 4))
+    windows._seconds_per_window[:] = [9.0, 2.0]
+    assert (windows.seen, windows.computed) == (5, 2)
+    assert windows.skipped_s == 3 * 2.0  # the first warms up
+
+
+def test_growth_changes_one_thing_at_a_time(quick, tiny, tmp_path):
+    options = ("--growing-flips", 1, 2, "--growing-checkpoints", 2)
+    rows = rows_of(run_parts(["growth"], tiny, tmp_path, *options))
+    grown = [(row["volume"], row["flips"], row["checkpoints"]) for row in rows]
+    assert grown == [
+        ("48x36x16", "1", "1"), ("48x36x4", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "2", "1"),
+        ("48x36x16", "1", "2"),
+    ]  # fmt: skip
+    assert rows[0]["passes / first row"] == "1"
+
+
+def test_a_fresh_process_tells_when_its_first_window_is_done(quick, tiny, tmp_path):
+    (row,) = rows_of(run_parts(["startup"], tiny, tmp_path))
+    imports, begins, done = (
+        float(row[name]) for name in ("imports done (s)", "first window begins (s)", "first window done (s)")
+    )
+    assert 0 < imports <= begins <= done
+
+
+def test_masks_of_a_reduced_precision_are_compared_with_those_of_float32(quick, tiny, tmp_path):
+    torso = TORSO()
+    for name in ("first", "second"):
+        (tmp_path / "cases" / name).mkdir(parents=True)
+        sitk.WriteImage(torso.ct, tmp_path / "cases" / name / "CTres.nii.gz")
+        sitk.WriteImage(torso.pet, tmp_path / "cases" / name / "SUV.nii.gz")
+    options = ("--precision", "float32", "bfloat16", "--flips", 1, "--cases", tmp_path / "cases")
+    cases, body = rows_of(run_parts(["agreement"], tiny, tmp_path, *options))
+
+    assert (cases["cases"], body["cases"]) == ("2 in cases", "the body")
+    assert cases["precision"] == "bfloat16"
+    assert 0.5 < float(cases["mean"]) <= 1
+    assert re.fullmatch(r"[01]\.\d{4} \(first\)", cases["least"])
+    assert f"--cases {tmp_path / 'cases'}" in cases["command"]
+
+
+def test_the_dice_of_two_masks():
+    masks = [np.array(each, np.uint8) for each in ([1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0])]
+    assert agreement.dice_of(masks[0], masks[1]) == 2 / 5
+    assert agreement.dice_of(masks[0], masks[2]) == 0
+    assert agreement.dice_of(masks[2], masks[2]) == 1
+
+
+def test_less_time_than_the_body_needs_still_gives_a_mask(quick, tiny, tmp_path):
+    (row,) = rows_of(run_parts(["deadline"], tiny, tmp_path, "--time-limit", 30))
+    assert (row["exit code"], row["valid"], row["time limit (s)"]) == ("0", "yes", "30")
+    assert float(row["took (s)"]) < 30
+    assert row["passes"].endswith(" of 8")
+
+
+def test_both_ways_of_scoring_give_the_same(quick, tiny, tmp_path):
+    (row,) = rows_of(run_parts(["scoring"], tiny, tmp_path, "--size", 90, 80, 70, "--lesions", 6))
+    assert (row["masks"], row["lesions"], row["equal"]) == ("90x80x70", "6 and 6", "to the last digit")
+    assert float(row["times as fast"]) > 0
+    assert row["command"] == "`python -m benchmark scoring --size 90 80 70 --lesions 6`"
+
+
+def test_unknown_parts_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["patches"])
+    assert "growth, agreement, deadline, scoring, got 'patches'" in capsys.readouterr().err
+
+
+def test_a_child_answers_and_a_broken_one_is_noticed():
+    with Child("machine:describe") as child:
+        answer = child.wait_until_ready().measure()
+    assert re.match(r"\d+, of which torch uses \d+", answer["cores"])
+    assert answer["GPU"] == "no GPU here: GPU rows not measured" or answer["cuda"]
+    with Child("results:nothing") as child, pytest.raises(ChildError, match="results:nothing"):
+        child.wait_until_ready()
+
+
+def test_sections_of_the_same_machine_stay(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    assert write_results(path, "# Head", "a", [Section("One", "1"), Section("Two", "2")]) == []
+    assert write_results(path, "# Head", "a", [Section("Two", "3")]) == []
+    assert path.read_text() == "# Head\n\n## Machine\n\na\n\n## One\n\n1\n\n## Two\n\n3\n"
+    assert write_results(path, "# Head", "b", [Section("Two", "4")]) == ["One"]
+    assert "## One" not in path.read_text()
+
+
+def test_figures():
+    assert [short(value) for value in (1234.5, 12.345, 0.012345)] == ["1234", "12.3", "0.0123"]
+    assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+    assert table([{"a": "1", "b": "2"}, {"a": "3"}]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | - |"
+
+
+def test_the_peak_covers_what_was_touched():
+    before = peak_host_mib()
+    block = np.ones(2**24)
+    assert peak_host_mib() >= before
+    assert peak_host_mib() > block.nbytes / 2**20
+
+
+def test_the_readme_says_what_was_measured():
+    results = (ROOT / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
+    sections = {text.partition("\n")[0]: rows_of(text) for text in results.split("\n## ")[1:]}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    body = {(row["precision"], row["box"], row["method"]): row for row in sections["Whole body: default, 1 flip"]}
+    patch = {row["precision"]: row for row in sections["One patch"] if row["patch"] == "128x128x64"}
+    ours = body["bfloat16", "on", "product"]
+    assert (
+        f"400x400x326 voxels takes {float(ours['end to end (s)']):.0f} s from files to mask without flips, with "
+        f"{float(ours['above the inputs (GiB)']):.1f} GiB of memory above the inputs"
+    ) in readme
+    plain, product = (
+        float(patch[precision][name].split()[0])
+        for precision, name in (("float32", "plain (s)"), ("bfloat16", "product (s)"))
+    )
+    assert f"window takes {product:.1f} s, the network as published {plain:.1f} s (float32)" in readme
