@@ -1,8 +1,8 @@
 """The one front door of ``python -m algorithm``, ``evaluation``, ``training``, ``synthesis`` and ``benchmark``.
 
 A program is a table of commands. A command's modules are imported when it is asked for, so that ``--help`` and a
-wrong option answer without the seconds that torch takes. Every program ends alike: a user's mistake in one sentence
-on stderr and the exit code of its kind, a bug in its stack trace and a sentence that says so.
+wrong option answer without the seconds that torch takes. Every program ends alike: a mistake in one sentence
+on stderr and the exit code of its kind, a bug in its stack trace and a sentence.
 
 Every option can also be given in the environment, as ``H2ASEG_<OPTION>``: grand-challenge passes no arguments. The
 command line goes before the environment, and the environment before the default.
