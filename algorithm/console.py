@@ -17,13 +17,16 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from algorithm.errors import InstallationError, OutputError, ResourceError, UsageError, UserError
+from algorithm.files import discard_unfinished
 
 PREFIX = "H2ASEG_"
 PACKAGES = ("algorithm", "synthesis", "training", "evaluation", "benchmark")
@@ -31,8 +34,15 @@ PACKAGES = ("algorithm", "synthesis", "training", "evaluation", "benchmark")
 BUG = 1
 INTERRUPTED = 130  # as shells count a process that SIGINT ended
 PIPE_CLOSED = 141  # likewise for SIGPIPE
+TERMINATED = 143  # and SIGTERM
+
+_GRACE_S = 3.0  # from SIGTERM to the end at any price; grand-challenge sends SIGKILL after 5 s
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "this user's share of the disk is full"}
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: whatever runs ends as if it had failed, so that nothing half written stays."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def main(
         The command that is meant where none is named.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with _endings() as ending:
+    with _endings() as ending, _sigterm_raised():
         name, rest = _chosen(words, default)
         if name is None:
             print(_overview(program, description, commands, default))
@@ -203,6 +213,37 @@ class _endings:  # noqa: N801  (a context manager that is used like a function)
         return True
 
 
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated` in the main thread, which alone may set handlers.
+
+    Without a handler, the first process of a container is deaf to it. Where the work does not come back in time
+    from a library's long call, the process ends without it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        watchdog = threading.Timer(_GRACE_S, _end_at_any_price)
+        watchdog.daemon = True
+        watchdog.start()
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_at_any_price() -> NoReturn:
+    discard_unfinished()
+    _say("terminated; no file was left half written")
+    os._exit(TERMINATED)
+
+
 def _told(error: BaseException) -> int:
     """Say on stderr what ended the command, in one sentence; return the exit code."""
     if isinstance(error, BrokenPipeError):
@@ -210,7 +251,10 @@ def _told(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         _say("interrupted; no file was left half written")
         return INTERRUPTED
-    known = error if isinstance(error, UserError) else _as_user_error(error)
+    if isinstance(error, Terminated):
+        _say("terminated; no file was left half written")
+        return TERMINATED
+    known = error if isinstance(error, UserError) else as_user_error(error)
     if known is not None:
         _say(str(known))
         return known.exit_code
@@ -223,7 +267,7 @@ def _told(error: BaseException) -> int:
     return BUG
 
 
-def _as_user_error(error: BaseException) -> UserError | None:
+def as_user_error(error: BaseException) -> UserError | None:
     """Return the sentence for what the system refused, or None if it is a bug."""
     if isinstance(error, PermissionError):
         return OutputError(f"permission denied for {error.filename or error}; give this user access to it")
