@@ -32,8 +32,8 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     Raises
     ------
     MissingInputError
-        It is missing, no regular file, too large, no JSON in UTF-8, nested too deeply, or holds a number or text that
-        nothing could mean.
+        It is missing, no regular file, too large, no JSON in UTF-8, nested too deeply, or holds a number or text
+        that nothing could mean.
     """
     try:
         about = path.stat()
@@ -44,12 +44,8 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
                 f"cannot read {path} as JSON: it has {about.st_size / 2**20:.0f} MiB, and more than "
                 f"{most_bytes / 2**20:.0f} are not taken; check what was put there"
             )
-        content = json.loads(
-            path.read_text(encoding="utf-8-sig"),
-            parse_constant=_refuse_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int)
         _check(content, 0)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else _shortened(str(error))

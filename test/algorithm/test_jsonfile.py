@@ -45,5 +45,5 @@ def test_what_is_not_is_one_sentence(tmp_path: Path, content: bytes, told: str) 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
     for name in ("pipe", ".", "absent"):
-        with pytest.raises(MissingInputError, match="no regular file|No such file"):
+        with pytest.raises(MissingInputError, match=r"no regular file|No such file"):
             read_json(tmp_path / name)
