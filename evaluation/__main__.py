@@ -16,6 +16,7 @@ COMMANDS = {
         "evaluation.scoring.compare",
         "compare several folders of masks: means, tests, intervals",
     ),
+    "rank": ("evaluation.scoring.rank", "rank several submissions as an edition does"),
     "lesions": ("evaluation.scoring.lesions", "lesions found by size, false positives by organ"),
     "container": ("evaluation.container", "run as a grand-challenge evaluation container"),
     "emphasis": ("evaluation.figures.emphasis", "report how strongly the network weights PET and CT"),
