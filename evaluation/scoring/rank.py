@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from algorithm.errors import UsageError
+from algorithm.errors import OutputError, UsageError
+from algorithm.files import check_writable
 from evaluation.scoring import hecktor
 from evaluation.scoring.compare import parse_methods
 from evaluation.scoring.editions import DEFAULT_EDITION
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.edition not in EDITIONS:
         raise UsageError(f"the edition must be one of {', '.join(EDITIONS)}, got {args.edition!r}")
     paths = parse_methods(args.prediction)
+    _check_outputs([path for path in (args.json, args.csv) if path], [*paths.values(), args.cases])
     if args.edition == HECKTOR:
         standings, extra = _rank_hecktor(paths, args.truth, args.cases)
     else:
@@ -132,6 +134,16 @@ def report(standings: Sequence[Standing], edition: str, extra: Mapping[str, Mapp
             for one in standings
         ],
     }
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) -> None:
+    """Raise OutputError before any work if a file cannot be written, or is one that is read."""
+    for path in outputs:
+        check_writable(path)
+        if path.exists() and (not path.is_file() or path.suffix not in (".json", ".csv")):
+            raise OutputError(f"{path} is there and is no table of ours; choose another name for the output")
+        if any(other and path.exists() and other.exists() and path.samefile(other) for other in inputs):
+            raise OutputError(f"{path} would overwrite a file that is ranked; choose another name for the output")
 
 
 def _rank_edition(

@@ -254,7 +254,7 @@ MISTAKES = {
     ),
     "the submission b lacks 1 of the cases of a (fdg_a)": lambda w: w.two_of_1(w.last, w.last[1:]),
     "the submission a lacks 1 of the cases of b (fdg_a)": lambda w: w.two_of_1(w.last[1:], w.last),
-    "has the case fdg_a twice": lambda w: w.two_of_1(w.last, [*w.last, w.last[0]]),
+    "b.csv has the case fdg_a twice": lambda w: w.two_of_1(w.last, [*w.last, w.last[0]]),
     "has no rows": lambda w: w.bytes_of_1(b"case,dice,fpv_ml,fnv_ml\n"),
     "bytes.csv has no rows": lambda w: w.bytes_of_1(b""),
     "cannot read the table": lambda w: w.bytes_of_1(b"case,dice\n\xff\xfe,1\n"),
@@ -265,6 +265,8 @@ MISTAKES = {
     "must be NAME=FOLDER, got 'nothing'": lambda w: ["--prediction", "nothing"],
     "--prediction names early twice": lambda w: w.good("I", "--prediction", "early=again"),
     "give --truth": lambda w: w.good("HECKTOR"),
+    "would overwrite a file that is ranked": lambda w: w.good("V", "--csv", f"{w.folder}/early.csv"),
+    "is no table of ours": lambda w: w.good("V", "--csv", f"{w.folder}/empty"),
     "cannot write": lambda w: w.good("IV", "--cases", f"{w.folder}/cases.csv", "--json", "/proc/no/file.json"),
 }
 

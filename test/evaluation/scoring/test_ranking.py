@@ -12,6 +12,7 @@ from scipy import stats
 
 from algorithm.errors import GeometryError, InvalidImageError, UsageError
 from evaluation.scoring.curves import area_under_curve
+from evaluation.scoring.editions import RULES
 from evaluation.scoring.hecktor import aggregated_dice, onto_truth, overlaps, rank_by_mean, read_labels
 from evaluation.scoring.ranking import SCHEMES, pooled_lesion_f1, rank_submissions, ranks_of
 from test.support import plain_ranking
@@ -90,6 +91,15 @@ def test_the_order_of_submissions_and_cases_does_not_matter():
             for some in (submissions, turned)
         ]
         assert ranks[0] == ranks[1]
+
+
+@pytest.mark.parametrize("edition", SCHEMES)
+def test_score_and_rank_agree_on_weights_and_steps(edition):
+    scheme, rules = SCHEMES[edition], RULES[edition]
+    assert {m.metric: m.weight for m in scheme.measures} == rules.ranked
+    assert all(rules.ranked[m.metric] == m.weight for m in scheme.measures)
+    assert scheme.last_step == rules.last_step
+    assert (scheme.subsets != "pooled") == rules.by_subset
 
 
 def test_weights_add_up_to_one():
