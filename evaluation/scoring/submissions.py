@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from algorithm.errors import MissingInputError, UsageError
@@ -48,13 +48,13 @@ def read_submission(path: Path, edition: str, truth: Path | None = None) -> Case
     UsageError
         A table lacks a column, a step or a number, or has a row twice; a folder comes without a truth.
     """
-    if path.is_dir():
+    if _there(path, Path.is_dir):
         if truth is None:
             raise UsageError(
                 f"the folder of masks {path} needs the true masks; give their folder (--truth) or a CSV of scores"
             )
         return _score_folder(path, edition, truth)
-    if not path.is_file():
+    if not _there(path, Path.is_file):
         raise MissingInputError(f"there is no submission at {path}; give a CSV of scores or a folder of masks")
     return _from_rows(path, _read_csv(path), scheme_of(edition), edition)
 
@@ -74,7 +74,7 @@ def read_cases(path: Path, needed: Iterable[str]) -> dict[str, Row]:
     UsageError
         A column is missing or a cell of it empty, or a case stands there twice.
     """
-    if not path.is_file():
+    if not _there(path, Path.is_file):
         raise MissingInputError(f"there is no table of cases at {path}; check the path")
     rows = _read_csv(path)
     listed: dict[str, Row] = {}
@@ -108,7 +108,7 @@ def _score_folder(folder: Path, edition: str, truth: Path) -> Cases:
     if scheme.last_step:
         folders = [folder / f"step_{step}" for step in range(scheme.last_step + 1)]
         for step_folder in folders:
-            if not step_folder.is_dir():
+            if not _there(step_folder, Path.is_dir):
                 raise MissingInputError(
                     f"edition {edition} scores the steps 0 to {scheme.last_step}, but there is no folder "
                     f"{step_folder}; give one folder of masks per step"
@@ -164,6 +164,14 @@ def _columns(scheme: Scheme) -> list[str]:
     return list(dict.fromkeys([*(measure.metric for measure in scheme.measures), *COUNTS]))
 
 
+def _there(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Ask whether a path is a folder or a regular file; one that the system refuses to look at is not."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
+
+
 def _read_csv(path: Path) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -183,7 +191,7 @@ def _check_column(path: Path, rows: list[Row], column: str) -> None:
 
 def _step(path: Path, row: Mapping[str, str], last: int) -> int:
     text = row["step"].strip()
-    if not (text.isascii() and text.isdigit() and int(text) <= last):
+    if text not in map(str, range(last + 1)):
         raise UsageError(
             f"a step must be a whole number from 0 to {last}, got {text!r} for the case {row['case']} in {path}"
         )

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from evaluation.__main__ import main
-from evaluation.scoring.ranking import rank_submissions
+from evaluation.scoring.ranking import SCHEMES, rank_submissions
 from evaluation.scoring.submissions import read_submission
 
 CASES = ("fdg_a", "fdg_b", "psma_a", "psma_b")
@@ -258,6 +258,8 @@ MISTAKES = {
     "has no rows": lambda w: w.bytes_of_1(b"case,dice,fpv_ml,fnv_ml\n"),
     "bytes.csv has no rows": lambda w: w.bytes_of_1(b""),
     "cannot read the table": lambda w: w.bytes_of_1(b"case,dice\n\xff\xfe,1\n"),
+    "a step must be a whole number": lambda w: w.rows_of_4([{**w.rows[0], "step": "9" * 5000}, *w.rows[1:]]),
+    "there is no submission at /": lambda w: w.one("I", "x" * 300),
     "there is no submission at": lambda w: w.one("I", "none.csv"),
     "needs the true masks; give their folder (--truth)": lambda w: w.one("I", "empty"),
     "but there is no folder": lambda w: w.one("V", "empty", "--truth", f"{w.folder}/empty"),
@@ -278,3 +280,11 @@ def test_a_mistake_is_one_sentence(steps, words, capsys):
     assert words in err
     assert err.startswith("Error: ")
     assert len(err.splitlines()) == 1
+
+
+def test_the_documentation_gives_the_weights_of_the_code():
+    text = (Path(__file__).parents[3] / "docs/ranking.md").read_text(encoding="utf-8")
+    for edition, scheme in SCHEMES.items():
+        weights = ", ".join(f"{measure.label} {measure.weight:g}" for measure in scheme.measures)
+        names = {"I": "I, II", "II": "I, II", "IV": "IV, task 1"}
+        assert f"| {names.get(edition, edition)} | {weights} |" in text
