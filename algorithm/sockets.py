@@ -158,7 +158,9 @@ def find_job(input_dir: Path, output_dir: Path, edition: Edition | None = None) 
     """
     path = input_dir / SOCKETS_FILE
     if path.exists():
-        layout = _layout_of_sockets(input_dir, read_socket_values(read_json(path), path), edition)
+        layout = _layout_of_sockets(
+            input_dir, read_socket_values(read_json(path, "the list of sockets"), path), edition
+        )
     else:
         layout = _layout_of_files(input_dir)
     edition = edition or layout.edition
@@ -233,7 +235,7 @@ def _read_clicks(path: Path) -> JSON:
     """Return what a clicks file holds; None where it is absent or empty."""
     if not path.exists() or (path.is_file() and path.stat().st_size < _SMALL and not path.read_bytes().strip()):
         return None
-    content: JSON = read_json(path, most_bytes=_MOST_CLICK_BYTES)
+    content: JSON = read_json(path, "the clicks file", most_bytes=_MOST_CLICK_BYTES)
     return content
 
 
