@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Every check of the project: style, types, scripts, Dockerfiles, pytest, and the container where a Docker engine is
-# at hand. Exits with 1 if anything failed.
+# Every check of the project. Exits with 1 if anything failed.
+#
+#   ./test.sh                 all of it: the container too where a Docker engine answers
+#   ./test.sh PART [PART...]  some of it: style, types, layers, scripts, pytest, numerical, container
 #
 # The first run installs what is needed into .venv, inside this folder. The tests on real patients run where
 # H2ASEG_DATA names their folder; without it they are skipped.
@@ -26,6 +28,33 @@ check() { # check NAME COMMAND...: runs it and keeps the score; a failure does n
     summary+=("$(printf '%-8s %s (%d s)' "$verdict" "$name" $((SECONDS - start)))")
 }
 
+style() {
+    check 'ruff check' "$PYTHON" -m ruff check --output-format concise .
+    check 'ruff format' "$PYTHON" -m ruff format --check --output-format concise .
+}
+
+types() { # of all packages and of what the tests share
+    check mypy "$PYTHON" -m mypy
+}
+
+layers() { # who may import whom
+    check import-linter "$VENV/bin/lint-imports" --no-logo
+}
+
+scripts() {
+    check shellcheck "$VENV/bin/shellcheck" --external-sources ./*.sh scripts/*.sh test/*.sh .ci/run
+    check hadolint "$VENV/bin/hadolint" Dockerfile Dockerfile.eval
+}
+
+pytest() {
+    check pytest "$PYTHON" -m pytest
+}
+
+numerical() { # once more as a processor without AVX-512 and AMX computes: other kernels, other rounding
+    check 'pytest, numerical, AVX2' env ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+        "$PYTHON" -m pytest -m numerical
+}
+
 container() { # the tests in real containers, unless there is no engine to run them
     if ! engine_answers; then
         summary+=("skipped  container: no Docker engine answers (\`docker info\` fails)")
@@ -35,17 +64,20 @@ container() { # the tests in real containers, unless there is no engine to run t
     check 'container, evaluation' test/container_eval.sh
 }
 
+parts=("$@")
+[ $# -gt 0 ] || parts=(style types layers scripts pytest numerical container)
+for part in "${parts[@]}"; do
+    case "$part" in
+        style | types | layers | scripts | pytest | numerical | container) ;;
+        *) fail "the parts are style, types, layers, scripts, pytest, numerical and container, got '$part'" 2 ;;
+    esac
+done
+
 ensure_environment requirements.txt # run.sh's, which then finds it ready
 ensure_environment requirements-dev.txt
-scripts=(./*.sh scripts/*.sh test/*.sh .ci/run)
-
-check 'ruff check' "$PYTHON" -m ruff check --output-format concise .
-check 'ruff format' "$PYTHON" -m ruff format --check --output-format concise .
-check mypy "$PYTHON" -m mypy algorithm synthesis training evaluation benchmark
-check shellcheck "$VENV/bin/shellcheck" --external-sources "${scripts[@]}"
-check hadolint "$VENV/bin/hadolint" Dockerfile Dockerfile.eval
-check pytest "$PYTHON" -m pytest
-container
+for part in "${parts[@]}"; do
+    "$part"
+done
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from algorithm.errors import OutputError
+
+_unfinished: set[Path] = set()
 
 
 @contextmanager
@@ -34,15 +36,24 @@ def written_whole(path: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = _staging_folder(folder) / f".partial-{uuid.uuid4().hex[:12]}-{path.name}"
         try:
+            _unfinished.add(temporary)
             temporary.touch()  # so that the system's own reason is known: image writers swallow it
             yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; choose a folder that can be written to"
         ) from error
+
+
+def discard_unfinished() -> None:
+    """Remove the files that are being written; for a process that ends without unwinding."""
+    for temporary in list(_unfinished):
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:

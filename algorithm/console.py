@@ -1,0 +1,421 @@
+"""The one front door of ``python -m algorithm``, ``evaluation``, ``training``, ``synthesis`` and ``benchmark``.
+
+A program is a table of commands. A command's modules are imported when it is asked for, so that ``--help`` and a
+wrong option answer without the seconds that torch takes. Every program ends alike: a mistake in one sentence
+on stderr and the exit code of its kind, a bug in its stack trace and a sentence.
+
+Every option can also be given in the environment, as ``H2ASEG_<OPTION>``: grand-challenge passes no arguments. The
+command line goes before the environment, and the environment before the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from algorithm.errors import InstallationError, OutputError, ResourceError, UsageError, UserError
+from algorithm.files import discard_unfinished
+
+PREFIX = "H2ASEG_"
+PACKAGES = ("algorithm", "synthesis", "training", "evaluation", "benchmark")
+
+BUG = 1
+INTERRUPTED = 130  # as shells count a process that SIGINT ended
+PIPE_CLOSED = 141  # likewise for SIGPIPE
+TERMINATED = 143  # and SIGTERM
+
+_GRACE_S = 3.0  # from SIGTERM to the end at any price; grand-challenge sends SIGKILL after 5 s
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "this user's share of the disk is full"}
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: whatever runs ends as if it had failed, so that nothing half written stays."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a program.
+
+    Attributes
+    ----------
+    purpose : str
+        What it does, as a sentence without its full stop.
+    options : str
+        ``module:function`` that declares the options on a parser. It should import nothing slow.
+    run : str
+        ``module:function`` that takes the parsed options and returns the exit code.
+    example : str
+        A command line that somebody could type, from the program's name on.
+    needs : str
+        The requirements file that has what the command imports.
+    """
+
+    purpose: str
+    options: str
+    run: str
+    example: str
+    needs: str = "requirements.txt"
+
+
+def main(
+    program: str,
+    description: str,
+    commands: Mapping[str, Command],
+    arguments: Sequence[str] | None = None,
+    *,
+    default: str | None = None,
+) -> int:
+    """Run one command of a program and return the exit code.
+
+    Parameters
+    ----------
+    program : str
+        As the user types it: ``python -m algorithm``.
+    description : str
+        What the program is for, in whole sentences.
+    commands : mapping
+        By name, in the order in which help lists them.
+    arguments : sequence of str, optional
+        The process's own by default.
+    default : str, optional
+        The command that is meant where none is named.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with _endings() as ending, _sigterm_raised():
+        name, rest = _chosen(words, default)
+        if name is None:
+            print(_overview(program, description, commands, default))
+        elif name not in commands:
+            raise UsageError(
+                f"the command must be one of {', '.join(commands)}, got {name!r}; see `{program} --help`"
+            )
+        else:
+            ending.code = _run(program, name, commands[name], rest)
+    return ending.code
+
+
+def _run(program: str, name: str, command: Command, words: Sequence[str]) -> int:
+    parser = Parser(
+        prog=f"{program} {name}",
+        description=f"{command.purpose}.",
+        epilog=f"Example:\n  {command.example}",
+    )
+    _imported(command.options, command)(parser)
+    _add_verbosity(parser)
+    options = parser.parse_with_environment(words)
+    set_up_logging(quiet=options.quiet, verbose=options.verbose)
+    return int(_imported(command.run, command)(options))
+
+
+def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Send progress and libraries' warnings to stdout: grand-challenge flags a job for any line on stderr.
+
+    Parameters
+    ----------
+    quiet : bool
+        Warnings alone.
+    verbose : bool
+        Everything, with the time and the place that says it.
+    """
+    handler = _StdoutHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s", "%H:%M:%S")
+    )
+    root = logging.getLogger()
+    root.handlers = [each for each in root.handlers if not isinstance(each, _StdoutHandler)] + [handler]
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level)
+    logging.captureWarnings(True)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong usage like every other mistake: one sentence, exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with what argparse found wrong."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+    def parse_with_environment(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line; options that it leaves out come from the environment where that has them.
+
+        A variable is converted only after the command line was read, so that a bad one cannot stand before
+        ``--help`` or before an option that overrules it.
+
+        Raises
+        ------
+        UsageError
+            An option or variable makes no sense.
+        """
+        actions = {action.dest: action for action in _optional_actions(self)}
+        for action in actions.values():
+            text = os.environ.get(variable_of(action), "").strip()
+            if text:
+                action.default, action.required = _Given(text), False
+        options = self.parse_args(list(words))
+        for dest, value in vars(options).items():
+            if isinstance(value, _Given):
+                setattr(options, dest, _converted(actions[dest], value.text))
+        return options
+
+
+def variable_of(action: argparse.Action) -> str:
+    """Return the environment's name of an option."""
+    longest = next((each for each in action.option_strings if each.startswith("--")), action.dest)
+    return PREFIX + longest.lstrip("-").replace("-", "_").upper()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the environment holds for an option, not yet converted."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass
+class _Ending:
+    code: int = 0
+
+
+class _endings:  # noqa: N801  (a context manager that is used like a function)
+    """Turns whatever a command raises into its exit code and what the user reads."""
+
+    def __enter__(self) -> _Ending:
+        self.ending = _Ending()
+        return self.ending
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, SystemExit):  # --help and --version
+            self.ending.code = int(error.code or 0)
+        elif error is not None:
+            self.ending.code = _told(error)
+        _flush_stdout()
+        return True
+
+
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated` in the main thread, which alone may set handlers.
+
+    Without a handler, the first process of a container is deaf to it. Where the work does not come back in time
+    from a library's long call, the process ends without it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        watchdog = threading.Timer(_GRACE_S, _end_at_any_price)
+        watchdog.daemon = True
+        watchdog.start()
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_at_any_price() -> NoReturn:
+    discard_unfinished()
+    _say("terminated; no file was left half written")
+    os._exit(TERMINATED)
+
+
+def _told(error: BaseException) -> int:
+    """Say on stderr what ended the command, in one sentence; return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        return PIPE_CLOSED
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted; no file was left half written")
+        return INTERRUPTED
+    if isinstance(error, Terminated):
+        _say("terminated; no file was left half written")
+        return TERMINATED
+    known = error if isinstance(error, UserError) else as_user_error(error)
+    if known is not None:
+        _say(str(known))
+        return known.exit_code
+    with _whatever_becomes_of_the_stream():
+        traceback.print_exception(error)
+    _say(
+        f"{type(error).__name__}: {error or 'no further words'}. This is a bug of this software; please report it "
+        "with the lines above and the command that you gave"
+    )
+    return BUG
+
+
+def as_user_error(error: BaseException) -> UserError | None:
+    """Return the sentence for what the system refused, or None if it is a bug."""
+    if isinstance(error, PermissionError):
+        return OutputError(f"permission denied for {error.filename or error}; give this user access to it")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        named = f" while writing {error.filename}" if error.filename else ""
+        return OutputError(f"{_FULL[error.errno]}{named}; make room and run the command again")
+    if isinstance(error, MemoryError):
+        return ResourceError("this process may use no more memory; give it more, or take a smaller case")
+    return None
+
+
+def _whatever_becomes_of_the_stream() -> contextlib.suppress:
+    """Go on where a stream is closed or full: what is printed is worth less than the work that it tells of."""
+    return contextlib.suppress(OSError, ValueError, AttributeError)
+
+
+def _say(sentence: str) -> None:
+    with _whatever_becomes_of_the_stream():
+        print(f"Error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+
+
+def _flush_stdout() -> None:
+    """Flush stdout; where nobody reads it any more, see to it that the interpreter's own flush stays silent."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (as long as the process)
+
+
+class _StdoutHandler(logging.Handler):
+    """Writes to whatever ``sys.stdout`` is now; a log that nobody can read must not end the work."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        with _whatever_becomes_of_the_stream():
+            print(self.format(record), flush=True)
+
+
+def _chosen(words: list[str], default: str | None) -> tuple[str | None, list[str]]:
+    """Return the command's name, None where the overview is asked for, and the words after it."""
+    if words[:1] in (["-h"], ["--help"]):
+        return None, []
+    if default is not None and (not words or words[0].startswith("-")):
+        return default, words
+    return (words[0], words[1:]) if words else ("", [])
+
+
+def _overview(program: str, description: str, commands: Mapping[str, Command], default: str | None) -> str:
+    width = max(map(len, commands))
+    lines = [
+        f"  {name:<{width}}  {each.purpose}{' (where no command is named)' if name == default else ''}."
+        for name, each in commands.items()
+    ]
+    return "\n".join(
+        [
+            f"Usage: {program} COMMAND [OPTION ...]\n",
+            f"{description.strip()}\n",
+            "Commands:",
+            *lines,
+            f"\n`{program} COMMAND --help` lists a command's options.",
+        ]
+    )
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("progress")
+    group.add_argument("--quiet", action="store_true", help="Print warnings and results alone.")
+    group.add_argument("--verbose", action="store_true", help="Print everything, with the time.")
+
+
+def _imported(path: str, command: Command) -> Callable[..., Any]:
+    """Import ``module:function``.
+
+    Raises
+    ------
+    InstallationError
+        A library is not installed.
+    """
+    module, _, function = path.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in PACKAGES:
+            raise
+        raise InstallationError(
+            f"this command needs the module {error.name}, which is not installed; run "
+            f"`python -m pip install -r {command.needs}`"
+        ) from error
+    return found
+
+
+def _optional_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the options of a parser and of its sub-commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from _optional_actions(each)
+        elif action.option_strings and action.dest != "help":
+            yield action
+
+
+def _converted(action: argparse.Action, text: str) -> Any:
+    """Convert a variable as argparse converts the option's words; raises UsageError."""
+    variable, option = variable_of(action), action.option_strings[0]
+    if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        if text.lower() not in ("0", "1", "false", "true"):
+            raise UsageError(f"{variable} must be 0 or 1, got {text!r}")
+        return text.lower() in ("1", "true")
+    many = action.nargs not in (None, "?") or isinstance(action, argparse._AppendAction)
+    kind = action.type if callable(action.type) else str
+    try:
+        values = [kind(word) for word in (text.split() if many else [text])]
+    except (TypeError, ValueError, argparse.ArgumentTypeError):
+        raise UsageError(
+            f"{variable} must be of the form of {option} ({_help_of(action)}), got {text!r}"
+        ) from None
+    if isinstance(action.nargs, int) and len(values) != action.nargs:
+        raise UsageError(f"{variable} must hold {action.nargs} values, got {text!r}")
+    if action.choices is not None:
+        for value in values:
+            if value not in action.choices:
+                raise UsageError(f"{variable} must be one of {', '.join(map(str, action.choices))}, got {text!r}")
+    return values if many else values[0]
+
+
+def _help_of(action: argparse.Action) -> str:
+    return (action.help or "").partition(". ")[0].rstrip(".")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the paragraphs of description and example; says each option's default and its environment's name."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, max_help_position=30, width=min(115, shutil.get_terminal_size().columns), **options)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.option_strings or action.dest in ("help", "version"):
+            return text
+        notes = [variable_of(action)]
+        default = action.default
+        shown = default not in (None, argparse.SUPPRESS, False, [], ())
+        if shown and "default" not in text:
+            notes.insert(0, f"default: {_shown(default)}")
+        return f"{text} [{'; '.join(notes)}]".replace("%(default)s", _shown(default).replace("%", "%%"))
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, (list, tuple)):
+        return " ".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -1,0 +1,111 @@
+"""The options of ``python -m algorithm``'s commands; imports nothing slow, so that help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from algorithm.console import Parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``run``."""
+    parser.add_argument(
+        "--input", type=Path, default=Path("/input"), metavar="DIR", help="Folder with the job's sockets."
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("/output"), metavar="DIR", help="Folder for the results."
+    )
+    parser.add_argument(
+        "--edition",
+        metavar="NAME",
+        help="AutoPET edition: I, II, III, IV or V. By default it is recognised from the input.",
+    )
+    _add_inference(parser)
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``predict``."""
+    parser.add_argument("ct", type=Path, metavar="CT", help="CT in HU: .mha, .mhd, .nii, .nii.gz or .nrrd.")
+    parser.add_argument("pet", type=Path, metavar="PET", help="PET in SUV, of the same study.")
+    parser.add_argument("output", type=Path, metavar="OUT_FOLDER", help="Folder for mask, report and picture.")
+    _add_inference(parser)
+
+
+def add_preflight(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``preflight``."""
+    _add_weights(parser)
+    _add_device(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``weights import`` and ``weights verify``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    verify = actions.add_parser("verify", help="Check files, names, shapes and sha256.")
+    verify.add_argument(
+        "path", type=Path, nargs="?", help="Checkpoint or folder; those that run uses where none is named."
+    )
+    imported = actions.add_parser("import", help="Turn a .pth of the authors' code into a checkpoint.")
+    imported.add_argument(
+        "source", type=Path, metavar="FILE.pth", help="State dictionary with the 269 released names."
+    )
+    imported.add_argument(
+        "--description", type=Path, required=True, metavar="FILE", help="JSON that describes the checkpoint."
+    )
+    imported.add_argument("--out", type=Path, default=Path("weights"), metavar="DIR", help="Folder to write to.")
+    imported.add_argument("--force", action="store_true", help="Replace a checkpoint of the same name.")
+
+
+def _add_inference(parser: argparse.ArgumentParser) -> None:
+    _add_weights(parser)
+    _add_device(parser)
+    parser.add_argument(
+        "--precision", default="auto", metavar="NAME", help="One of auto, float32, bfloat16 and float16."
+    )
+    parser.add_argument(
+        "--flips",
+        type=int,
+        metavar="N",
+        help="Average exactly this many of the 8 mirrorings, whatever the time limit. By default as many as fit.",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="Share of neighbouring windows in common, 0 to below 1. By default the checkpoint's own.",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="For the whole process. By default the edition's for a job, and none for files.",
+    )
+    parser.add_argument(
+        "--require-gpu",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="Fail where there is no GPU.",
+    )
+    parser.add_argument(
+        "--whole-volume",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="Let windows cover the air around the patient too.",
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="Write a run report (JSON) here.")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="Write a projection of PET and mask (PNG) here."
+    )
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="Checkpoint or folder of checkpoints. By default those in /opt/ml/model, then those built in.",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", metavar="NAME", help="One of auto, cpu, cuda and cuda:N.")
