@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from algorithm.description import check_ensemble
 from algorithm.images import PetCt, read_pet_ct
 from algorithm.inference.budget import Budget, TooSlowError
+from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
-from algorithm.inference.predictor import Prediction, Predictor
+from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.limits import Coarsening, check_memory, seconds_after_prediction
 from algorithm.postprocessing import Lesion, measure_lesions

@@ -19,8 +19,8 @@ from algorithm import __version__
 from algorithm.description import Description
 from algorithm.files import written_whole
 from algorithm.images import PetCt
+from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
-from algorithm.inference.predictor import Prediction
 from algorithm.postprocessing import Lesion
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +14,20 @@ import torch
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 
-from algorithm import __version__
+from algorithm import __version__, limits
 from algorithm import job as job_module
 from algorithm.description import Description, Normalisation, Postprocessing
 from algorithm.errors import DeviceError, ResourceError, WeightsError
 from algorithm.images import PetCt, read_pet_ct
-from algorithm.inference.predictor import Member, Prediction, Predictor, TooSlowError
+from algorithm.inference.budget import TooSlowError
+from algorithm.inference.case_run import Prediction
+from algorithm.inference.device import choose_device
+from algorithm.inference.passes import NetworkInput
+from algorithm.inference.predictor import Predictor
+from algorithm.inference.progress import Progress
 from algorithm.inference.windows import fit_box
-from algorithm.job import Result, Settings, choose_device, segment
-from algorithm.network.h2aseg import tumour_probability
+from algorithm.job import InferenceSettings, Result, Segmenter
+from algorithm.network.h2aseg import H2ASeg, tumour_probability
 from algorithm.preprocessing import Prepared, prepare, restore
 from algorithm.weights import Checkpoint, build_network, load_checkpoint
 from test.support.checkpoints import TINY_PATCH, write_checkpoint
@@ -28,12 +35,20 @@ from test.support.phantom import CT_NAME, INPUT, PET_NAME
 
 CT = INPUT / "images/ct" / f"{CT_NAME}.mha"
 PET = INPUT / "images/pet" / f"{PET_NAME}.mha"
-QUICK = Settings(device="cpu", precision="float32", flips=1)
+QUICK = InferenceSettings(flips=1)
 
 
-def run(checkpoints: Checkpoint | Sequence[Checkpoint], settings: Settings = QUICK, **more: Any) -> Result:
+def segment(
+    ct: Path, pet: Path, checkpoints: Sequence[Checkpoint], settings: InferenceSettings = QUICK, **more: Any
+) -> Result:
+    return Segmenter(checkpoints, "cpu", "float32").segment(ct, pet, settings, **more)
+
+
+def run(
+    checkpoints: Checkpoint | Sequence[Checkpoint], settings: InferenceSettings = QUICK, **more: Any
+) -> Result:
     checkpoints = [checkpoints] if isinstance(checkpoints, Checkpoint) else checkpoints
-    return segment(CT, PET, checkpoints, settings, say=lambda line: None, **more)
+    return segment(CT, PET, checkpoints, settings, **more)
 
 
 @pytest.fixture
@@ -47,8 +62,8 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
     seen: list[Prediction] = []
     predict = Predictor.predict
 
-    def recorded(self: Predictor, *arguments: Any) -> Prediction:
-        seen.append(predict(self, *arguments))
+    def recorded(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
+        seen.append(predict(self, *arguments, **options))
         return seen[-1]
 
     monkeypatch.setattr(Predictor, "predict", recorded)
@@ -212,13 +227,13 @@ class TestOtherImages:
     def test_smaller_than_the_patch(
         self, size: tuple[int, int, int], checkpoint: Checkpoint, tmp_path: Path
     ) -> None:
-        result = segment(*self.write(tmp_path, size), [checkpoint], QUICK, say=lambda line: None)
+        result = segment(*self.write(tmp_path, size), [checkpoint], QUICK)
 
         assert result.mask.shape == size[::-1]
         assert result.report.windows == 1
 
     def test_ct_of_another_grid(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        result = segment(*self.write(tmp_path, (20, 18, 12), 5.0), [checkpoint], QUICK, say=lambda line: None)
+        result = segment(*self.write(tmp_path, (20, 18, 12), 5.0), [checkpoint], QUICK)
 
         assert result.report.ct_resampled
         assert result.report.notes == ("the CT was resampled onto the PET's grid",)
@@ -226,9 +241,7 @@ class TestOtherImages:
     def test_own_spacing_and_axes(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, spacing=None, orientation=None, pet=Normalisation("z-score-volume"))
 
-        result = segment(
-            *self.write(tmp_path, (40, 32, 18)), [load_checkpoint(path)], QUICK, say=lambda line: None
-        )
+        result = segment(*self.write(tmp_path, (40, 32, 18)), [load_checkpoint(path)], QUICK)
 
         assert result.mask.shape == (18, 32, 40)
         assert result.report.windows == 4
@@ -249,26 +262,31 @@ class TestTime:
         sizes: list[tuple[int, ...]] = []
         predict = Predictor.predict
 
-        def slow(self: Predictor, members: Sequence[Member], budget: Any) -> Prediction:
-            sizes.append(members[0].ct.shape)
+        def slow(self: Predictor, inputs: Sequence[NetworkInput], budget: Any, **options: Any) -> Prediction:
+            sizes.append(inputs[0].ct.shape)
             if len(sizes) <= times:
                 raise TooSlowError(2)
-            return predict(self, members, budget)
+            return predict(self, inputs, budget, **options)
 
         monkeypatch.setattr(Predictor, "predict", slow)
         return sizes
 
-    def test_voxels_grow_until_it_fits(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_voxels_grow_until_it_fits(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         sizes = self.too_slow(monkeypatch, times=1)
-        lines: list[str] = []
 
-        result = segment(CT, PET, [checkpoint], self.limited, say=lines.append)
+        with caplog.at_level(logging.INFO):
+            result = segment(CT, PET, [checkpoint], self.limited)
 
         assert len(sizes) == 2
         assert np.prod(sizes[1]) < 0.8 * np.prod(sizes[0])
         assert result.mask.shape == sitk.ReadImage(PET).GetSize()[::-1]
         assert result.report.notes == ("voxels were made 1.25 times as long to keep the time limit",)
-        assert "one pass takes 2.0 times the time that is left; voxels 1.25 times as long are tried" in lines
+        assert (
+            "one pass takes 2.0 times the time that is left; voxels 1.25 times as long are tried"
+            in caplog.messages
+        )
 
     def test_until_they_are_too_coarse(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes = self.too_slow(monkeypatch, times=float("inf"))
@@ -280,9 +298,35 @@ class TestTime:
 
         assert len(sizes) == 2  # 9 and 11.25 mm; the next would exceed 12
 
+    def test_fine_voxels_may_grow_several_times(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes = self.too_slow(monkeypatch, times=float("inf"))
+
+        with pytest.raises(ResourceError, match=r"time limit of 1e\+09 s is too short"):
+            run(load_checkpoint(write_checkpoint(tmp_path, "fine", spacing=(6.0, 6.0, 6.0))), self.limited)
+
+        assert len(sizes) == 4  # 6, 7.5, 9.38 and 11.72 mm
+
     def test_a_limit_that_has_passed(self, checkpoint: Checkpoint) -> None:
         with pytest.raises(ResourceError, match=r"the time limit of 0\.1 s is too short for this case"):
             run(checkpoint, replace(self.limited, time_limit_s=0.1))
+
+    def test_the_limit_counts_from_the_moment_given(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left: list[float] = []
+        predict = Predictor.predict
+
+        def recorded(self: Predictor, inputs: Sequence[NetworkInput], budget: Any, **options: Any) -> Prediction:
+            left.append(budget.remaining_s)
+            return predict(self, inputs, budget, **options)
+
+        monkeypatch.setattr(Predictor, "predict", recorded)
+        settings = replace(self.limited, time_limit_s=1000)
+        run(checkpoint, settings, started=time.monotonic() - 500)
+        run(checkpoint, settings)
+
+        assert 450 < left[0] < 497
+        assert 950 < left[1] < 997
 
     def test_a_number_of_flips_overrules_the_limit(self, checkpoint: Checkpoint) -> None:
         assert run(checkpoint, replace(QUICK, flips=1, time_limit_s=0.1)).report.passes == 1
@@ -291,7 +335,7 @@ class TestTime:
 def test_too_little_memory_is_said_before_it_is_used(
     checkpoint: Checkpoint, predictions: list[Prediction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**29)
+    monkeypatch.setattr(limits, "host_limit_bytes", lambda: 2**29)
 
     with pytest.raises(
         ResourceError, match=r"110x90x80 voxels .* needs about .* GiB of memory, but only 0\.5 GiB"
@@ -305,7 +349,7 @@ def test_it_is_said_before_the_images_are_read(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header alone tells: the voxels of this file are not even there."""
-    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**32)
+    monkeypatch.setattr(limits, "host_limit_bytes", lambda: 2**32)
     huge = tmp_path / "huge.mhd"
     huge.write_text(
         "ObjectType = Image\nNDims = 3\nDimSize = 4000 4000 4000\nElementSpacing = 1 1 1\n"
@@ -334,8 +378,59 @@ def test_checkpoints_that_want_the_same_share_it(tmp_path: Path, monkeypatch: py
     assert prepared == ["fold_1", "other"]
 
 
+class TestManyCases:
+    """A segmenter serves one case after the other; none changes what comes of the next."""
+
+    @staticmethod
+    def another(folder: Path) -> tuple[Path, Path]:
+        paths = folder / "ct.mha", folder / "pet.mha"
+        for source, path in zip((CT, PET), paths, strict=True):
+            sitk.WriteImage(sitk.ReadImage(source)[:, :, 10:40], path)
+        return paths
+
+    def test_the_first_again_gives_the_same_mask(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        segmenter = Segmenter([checkpoint], "cpu", "bfloat16")
+
+        before = segmenter.segment(CT, PET, QUICK)
+        other = segmenter.segment(*self.another(tmp_path), QUICK)
+        after = segmenter.segment(CT, PET, QUICK)
+
+        np.testing.assert_array_equal(after.mask, before.mask)
+        assert other.mask.shape != before.mask.shape
+        assert (after.report.notes, after.report.precision) == ((), "bfloat16")
+
+    def test_also_after_a_case_that_fell_back_to_float32(
+        self, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        segmenter = Segmenter([checkpoint], "cpu", "bfloat16")
+        before = segmenter.segment(CT, PET, QUICK)
+        finest = H2ASeg.finest
+
+        def broken(self: H2ASeg, *arguments: Any) -> torch.Tensor:
+            logits = finest(self, *arguments)
+            return logits * torch.nan if logits.dtype == torch.bfloat16 else logits
+
+        with monkeypatch.context() as patch:
+            patch.setattr(H2ASeg, "finest", broken)
+            fallen_back = segmenter.segment(*self.another(tmp_path), QUICK)
+        after = segmenter.segment(CT, PET, QUICK)
+
+        assert (fallen_back.report.precision, len(fallen_back.report.notes)) == ("float32", 1)
+        np.testing.assert_array_equal(fallen_back.mask, segment(*self.another(tmp_path), [checkpoint]).mask)
+        np.testing.assert_array_equal(after.mask, before.mask)
+        assert (after.report.precision, after.report.notes) == ("bfloat16", ())
+
+
+def test_progress_can_be_turned_down(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(checkpoint, progress=Progress(logging.DEBUG))
+        assert caplog.messages == []
+        run(checkpoint)
+        assert [line.partition(" took ")[0] for line in caplog.messages][-1] == "pass 1 of 1"
+
+
 def test_unknown_memory_is_no_obstacle(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: None)
+    monkeypatch.setattr(limits, "host_limit_bytes", lambda: None)
 
     assert run(checkpoint).report.passes == 1
 
@@ -364,6 +459,13 @@ class TestDevice:
             choose_device("cuda:2")
         with pytest.raises(DeviceError, match="a GPU is required"):
             choose_device("cpu", require_gpu=True)
+
+    @pytest.mark.parametrize("gpus", [2], indirect=True)
+    @pytest.mark.usefixtures("gpus")
+    def test_one_of_several_processes_has_a_gpu_of_its_own(self) -> None:
+        assert choose_device("auto", gpu=1) == choose_device("cuda", gpu=1) == torch.device("cuda:1")
+        assert choose_device("cuda:0", gpu=1) == torch.device("cuda:0")
+        assert choose_device("cpu", gpu=1) == torch.device("cpu")
 
     @pytest.mark.parametrize("name", ["gpu", "mps", "meta", ""])
     def test_other_names(self, name: str) -> None:

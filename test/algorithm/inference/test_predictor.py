@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -18,13 +19,18 @@ from torch import Tensor, nn
 
 from algorithm.errors import DeviceError, ResourceError
 from algorithm.inference import budget as budget_module
-from algorithm.inference import memory
+from algorithm.inference import case_run, memory, passes
 from algorithm.inference import predictor as predictor_module
 from algorithm.inference.augmentation import flip_order
-from algorithm.inference.budget import Budget, seconds_since_start
-from algorithm.inference.predictor import Member, Prediction, Predictor, TooSlowError, choose_dtype, place
+from algorithm.inference.budget import Budget, TooSlowError, process_start, seconds_since_start
+from algorithm.inference.case_run import Prediction
+from algorithm.inference.device import PRECISIONS, choose_dtype, dtype_of, precision_of
+from algorithm.inference.execution import Execution, place
+from algorithm.inference.passes import NetworkInput
+from algorithm.inference.predictor import Predictor
 from algorithm.inference.windows import cut_box, paste_box, plan_windows
 from algorithm.network.h2aseg import H2ASeg, tumour_probability
+from algorithm.network.weighting import Gains
 from test.support.checkpoints import TINY_PATCH, random_network
 
 CPU = torch.device("cpu")
@@ -38,15 +44,45 @@ def volumes(size: Sequence[int] = SIZE, seed: int = 0) -> tuple[Volume, Volume]:
     return rng.normal(size=tuple(size)).astype(np.float32), rng.normal(size=tuple(size)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network with the case as it takes it."""
+
+    network: nn.Module
+    ct: Tensor
+    pet: Tensor
+    patch: tuple[int, int, int]
+    overlap: float
+
+    @property
+    def volumes(self) -> NetworkInput:
+        return NetworkInput(self.ct, self.pet, self.patch, self.overlap)
+
+
 def member_of(network: nn.Module, size: Sequence[int] = SIZE, overlap: float = 0.5, seed: int = 0) -> Member:
     ct, pet = volumes(size, seed)
-    return Member(network, torch.from_numpy(ct), torch.from_numpy(pet), TINY_PATCH, overlap)  # type: ignore[arg-type]
+    return Member(network, torch.from_numpy(ct), torch.from_numpy(pet), TINY_PATCH, overlap)
 
 
-def predictor_of(flips: int | None = 1, dtype: torch.dtype = torch.float32, batch: int = 1) -> Predictor:
-    predictor = Predictor(CPU, dtype, flips, say=lambda line: None)
-    predictor.batch = batch
-    return predictor
+@dataclass(frozen=True)
+class Runner:
+    """Predicts with a predictor of its own for every call."""
+
+    flips: int | None
+    dtype: torch.dtype
+    batch: int
+    store: torch.device
+
+    def predict(self, members: Sequence[Member], budget: Budget) -> Prediction:
+        predictor = Predictor([member.network for member in members], CPU, self.dtype)  # type: ignore[misc]
+        predictor.execution = Execution(CPU, self.dtype, self.batch, self.store)
+        return predictor.predict([member.volumes for member in members], budget, flips=self.flips)
+
+
+def predictor_of(
+    flips: int | None = 1, dtype: torch.dtype = torch.float32, batch: int = 1, store: torch.device = CPU
+) -> Runner:
+    return Runner(flips, dtype, batch, store)
 
 
 @torch.inference_mode()
@@ -122,7 +158,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (predictor_module, budget_module):
+    for module in (case_run, passes, budget_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
@@ -258,7 +294,7 @@ class TestMemoryLadder:
         prediction = predictor.predict([member], Budget())
 
         assert_pointwise(prediction, member)
-        assert predictor.batch == batch
+        assert prediction.execution.batch == batch
         assert prediction.passes == 2
         assert len(prediction.notes) == int(math.log2(4 / batch))
         assert all("memory is too small" in note for note in prediction.notes)
@@ -276,8 +312,10 @@ class TestMemoryLadder:
         network = self.network_that_fails(lambda number, size: number == call, RuntimeError, words)
         predictor = predictor_of(batch=2)
 
-        assert predictor.predict([member_of(network)], Budget()).passes == 1
-        assert predictor.batch == 1
+        prediction = predictor.predict([member_of(network)], Budget())
+
+        assert prediction.passes == 1
+        assert prediction.execution.batch == 1
 
     @staticmethod
     def is_call(wanted: int, number: int, size: int) -> bool:
@@ -299,13 +337,12 @@ class TestMemoryLadder:
 
     def test_then_the_host_accumulates(self) -> None:
         member = member_of(self.network_that_fails(lambda call, size: call <= 3))
-        predictor = predictor_of(batch=4)
-        predictor.store = torch.device("meta")  # holds nothing: using it would fail
+        predictor = predictor_of(batch=4, store=torch.device("meta"))  # holds nothing: using it would fail
 
         prediction = predictor.predict([member], Budget())
 
         assert_pointwise(prediction, member)
-        assert (predictor.batch, predictor.store) == (1, CPU)
+        assert (prediction.execution.batch, prediction.execution.store) == (1, CPU)
         assert prediction.notes[-1].endswith("the host accumulates the probability")
 
     def test_then_it_gives_up(self) -> None:
@@ -322,7 +359,7 @@ class TestMemoryLadder:
         prediction = predictor.predict([member], Budget())
 
         assert_pointwise(prediction, member)
-        assert (prediction.passes, predictor.batch) == (2, 1)
+        assert (prediction.passes, prediction.execution.batch) == (2, 1)
 
     @pytest.mark.parametrize("flips", [None, 8])
     def test_in_a_later_pass_what_is_done_counts(self, flips: int | None) -> None:
@@ -348,7 +385,7 @@ class TestMemoryLadder:
         prediction = predictor.predict([good, bad], Budget())
 
         assert_pointwise(prediction, good)
-        assert (prediction.passes, predictor.batch, prediction.windows) == (2, 1, 2 * windows)
+        assert (prediction.passes, prediction.execution.batch, prediction.windows) == (2, 1, 2 * windows)
 
 
 class TestBudget:
@@ -437,7 +474,7 @@ class TestBudget:
     def test_never_late(self, seconds: float, per_window: float, growth: float) -> None:
         with pytest.MonkeyPatch.context() as patch:
             clock = Clock()
-            for module in (predictor_module, budget_module):
+            for module in (case_run, passes, budget_module):
                 patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
             network = clock.slow(lambda call: per_window * growth ** (call / 10))
             budget = clock.budget(seconds + 2 * per_window)
@@ -453,13 +490,16 @@ class TestBudget:
     def test_limit_counts_from_the_start_of_the_process(self) -> None:
         running = seconds_since_start()
 
-        budget = Budget.of_limit(running + 100, reserve_s=10)
+        budget = Budget.of_limit(running + 100, 10, process_start())
 
         assert running > 0
         assert 85 < budget.remaining_s <= 90
         assert budget.allows(80)
         assert not budget.allows(91)
-        assert Budget.of_limit(None, 10).allows(math.inf)
+        assert Budget.of_limit(None, 10, process_start()).allows(math.inf)
+
+    def test_or_from_any_other_moment(self, clock: Clock) -> None:
+        assert Budget.of_limit(100, reserve_s=10, started=clock.now - 5).remaining_s == 85
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -475,7 +515,7 @@ class TestValuesThatAreNotFinite:
         prediction = predictor.predict([member], Budget())
 
         assert_pointwise(prediction, member)
-        assert predictor.dtype == torch.float32
+        assert prediction.execution.dtype == torch.float32
         assert prediction.notes == (
             "the network gave values that are not finite in torch.bfloat16; float32 is used instead",
         )
@@ -489,7 +529,7 @@ class TestValuesThatAreNotFinite:
         prediction = predictor.predict([member], Budget())
 
         assert np.abs(prediction.probability - expected_pointwise(member)).max() < 0.05
-        assert (prediction.passes, predictor.dtype) == (4, torch.bfloat16)
+        assert (prediction.passes, prediction.execution.dtype) == (4, torch.bfloat16)
         assert prediction.notes == ("windows of pass 3 were left out, not being finite in torch.bfloat16",)
 
     def test_float32_is_an_error(self, value: float) -> None:
@@ -497,7 +537,124 @@ class TestValuesThatAreNotFinite:
             predictor_of().predict([member_of(self.broken_in(torch.float32, value))], Budget())
 
 
+class TestManyCases:
+    """A predictor serves one case after the other; none changes what comes of the next."""
+
+    @staticmethod
+    def cases() -> tuple[list[NetworkInput], list[NetworkInput]]:
+        first, second = member_of(Stub(pointwise), seed=1), member_of(Stub(pointwise), (64, 32, 16), seed=2)
+        return [first.volumes], [second.volumes]
+
+    def test_the_first_again_gives_the_same_bits(self) -> None:
+        predictor = Predictor([random_network()], CPU, torch.bfloat16)
+        first, second = self.cases()
+
+        before = predictor.predict(first, Budget(), flips=2)
+        predictor.predict(second, Budget(), flips=1)
+        after = predictor.predict(first, Budget(), flips=2)
+
+        np.testing.assert_array_equal(after.probability, before.probability)
+
+    def test_a_fall_back_to_float32_ends_with_its_case(self) -> None:
+        broken = {"now": False}
+        network = random_network()
+        finest = type(network).finest
+
+        def sometimes_broken(self: H2ASeg, ct: Tensor, pet: Tensor) -> Tensor:
+            logits = finest(self, ct, pet)
+            return logits * torch.nan if broken["now"] and logits.dtype == torch.bfloat16 else logits
+
+        first, second = self.cases()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(H2ASeg, "finest", sometimes_broken)
+            predictor = Predictor([network], CPU, torch.bfloat16)
+            before = predictor.predict(first, Budget(), flips=1)
+            broken["now"] = True
+            fallen_back = predictor.predict(second, Budget(), flips=1)
+            broken["now"] = False
+            after = predictor.predict(first, Budget(), flips=1)
+
+        exact = Predictor([network], CPU, torch.float32).predict(second, Budget(), flips=1)
+        np.testing.assert_array_equal(fallen_back.probability, exact.probability)
+        assert fallen_back.execution.dtype == torch.float32
+        assert len(fallen_back.notes) == 1
+        np.testing.assert_array_equal(after.probability, before.probability)
+        assert after.execution == before.execution == predictor.execution
+        assert after.notes == ()
+
+    def test_smaller_batches_end_with_their_case(self) -> None:
+        broken = {"now": False}
+
+        def answer(ct: Tensor, pet: Tensor) -> Tensor:
+            if broken["now"] and len(ct) > 1:
+                raise torch.OutOfMemoryError("simulated")
+            return pointwise(ct, pet)
+
+        predictor = Predictor([Stub(answer)], CPU, torch.float32)  # type: ignore[list-item]
+        predictor.execution = replace(predictor.execution, batch=4)
+        first, second = self.cases()
+        broken["now"] = True
+        assert predictor.predict(second, Budget(), flips=1).execution.batch == 1
+        broken["now"] = False
+
+        after = predictor.predict(first, Budget(), flips=1)
+
+        assert (after.execution.batch, after.notes) == (4, ())
+
+    def test_networks_are_placed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        placed: list[torch.dtype] = []
+
+        def counted(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
+            placed.append(dtype)
+            return place(network, device, dtype)
+
+        monkeypatch.setattr(predictor_module, "place", counted)
+        predictor = Predictor([random_network()], CPU, torch.float32)
+        for case in self.cases():
+            predictor.predict(case, Budget(), flips=1)
+
+        assert placed == [torch.float32]
+
+
+class TestObserver:
+    class Seen:
+        """Wants the windows that begin at 0 along x."""
+
+        def __init__(self) -> None:
+            self.windows: dict[tuple[int, int, int], Tensor] = {}
+            self.levels: set[int] = set()
+
+        def wants(self, start: tuple[int, int, int]) -> bool:
+            return start[0] == 0
+
+        def see(self, start: tuple[int, int, int], probability: Tensor, gains: Sequence[Gains]) -> None:
+            self.windows[start] = probability
+            self.levels.add(len(gains))
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_sees_what_the_sums_get_and_chooses_windows(self, batch: int) -> None:
+        network, seen = random_network(), self.Seen()
+        member = member_of(network, overlap=0.0)
+        predictor = Predictor([network], CPU, torch.float32)
+        predictor.execution = replace(predictor.execution, batch=batch)
+
+        prediction = predictor.predict([member.volumes], Budget(), flips=1, observer=seen)
+
+        plan = plan_windows(SIZE, TINY_PATCH, 0.0)
+        assert set(seen.windows) == {start for start in plan if start[0] == 0} != set(plan)
+        assert prediction.windows == len(seen.windows)
+        assert seen.levels == {4}
+        assert not prediction.probability[TINY_PATCH[0] :].any()  # no window came there
+        first = seen.windows[0, 0, 0].numpy()
+        np.testing.assert_allclose(prediction.probability[:32, :32, :8], first[:, :, :8], atol=1e-5)
+
+
 class TestChoices:
+    def test_names_and_types(self) -> None:
+        assert [precision_of(dtype_of(name)) for name in PRECISIONS[1:]] == ["float32", "bfloat16", "float16"]
+        with pytest.raises(ValueError, match="must be one of float32, bfloat16, float16, got 'auto'"):
+            dtype_of("auto")
+
     def test_float16_needs_a_gpu(self) -> None:
         with pytest.raises(DeviceError, match="float16 needs a GPU"):
             choose_dtype("float16", CPU)
