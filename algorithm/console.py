@@ -107,9 +107,17 @@ def main(
     return ending.code
 
 
+def run_alone(program: str, command: Command, arguments: Sequence[str] | None = None) -> int:
+    """Run a program that has one command, which the user does not name; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with _endings() as ending, _sigterm_raised():
+        ending.code = _run(program, "", command, words)
+    return ending.code
+
+
 def _run(program: str, name: str, command: Command, words: Sequence[str]) -> int:
     parser = Parser(
-        prog=f"{program} {name}",
+        prog=f"{program} {name}".rstrip(),
         description=f"{command.purpose}.",
         epilog=f"Example:\n  {command.example}",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _unfinished: set[Path] = set()
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends well and is removed when it does not.
 
     The temporary file lies in the parent of the target's folder where that is the same file system, so that the
@@ -25,6 +25,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     ----------
     path : Path
         Target file; its folder is made if need be, an existing file is replaced.
+    instead_of : sequence of Path
+        Files in the same folder that give way to the new one. At any moment at least one whole file is there, and
+        never one more than there was: the new one comes under the first's name and is then renamed.
 
     Raises
     ------
@@ -39,7 +42,11 @@ def written_whole(path: Path) -> Iterator[Path]:
             _unfinished.add(temporary)
             temporary.touch()  # so that the system's own reason is known: image writers swallow it
             yield temporary
-            temporary.replace(path)
+            finished = temporary
+            for old in instead_of:
+                finished.replace(old)
+                finished = old
+            finished.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
             _unfinished.discard(temporary)

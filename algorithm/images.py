@@ -42,6 +42,7 @@ _HIGHEST_SUV = 5000.0  # tumours of AutoPET reach 393, urine some hundreds; Bq/m
 _LOWEST_SUV = -50.0  # reconstruction filters undershoot by a few; a CT goes down to -1024 HU
 _HIGHEST_UPTAKE_LIKE_CT = 100.0  # a CT that stays within [0, 100] HU shows neither air, fat nor bone
 _GEOMETRY_TOLERANCE_MM = 0.01  # float32 headers round by less; a voxel is a hundred times larger
+_DIRECTION_TOLERANCE = 1e-4
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
 
@@ -155,6 +156,28 @@ def read_header(path: Path) -> sitk.ImageFileReader | None:
     return reader if reader.GetDimension() == 3 else None
 
 
+def is_mask_like(path: Path, grid: sitk.ImageFileReader | None) -> bool:
+    """Tell by the header whether a file could be a mask of this software: an 8-bit volume in .mha.
+
+    Parameters
+    ----------
+    path : Path
+    grid : SimpleITK.ImageFileReader or None
+        Header of the image whose grid the mask must have; None: any grid will do.
+    """
+    if not path.is_file() or path.suffix != ".mha":
+        return False
+    header = read_header(path)
+    if header is None or header.GetPixelID() != sitk.sitkUInt8 or header.GetNumberOfComponents() != 1:
+        return False
+    return grid is None or (
+        header.GetSize() == grid.GetSize()
+        and np.allclose(header.GetSpacing(), grid.GetSpacing(), atol=_GEOMETRY_TOLERANCE_MM)
+        and np.allclose(header.GetOrigin(), grid.GetOrigin(), atol=_GEOMETRY_TOLERANCE_MM)
+        and np.allclose(header.GetDirection(), grid.GetDirection(), atol=_DIRECTION_TOLERANCE)
+    )
+
+
 def read_mask(path: Path) -> sitk.Image:
     """Read a mask: a volume of zeros and ones.
 
@@ -176,7 +199,14 @@ def read_mask(path: Path) -> sitk.Image:
     return sitk.Cast(image, sitk.sitkUInt8)
 
 
-def write_mask(mask: NDArray[np.uint8], like: sitk.Image, path: Path, *, protect: Sequence[Path] = ()) -> None:
+def write_mask(
+    mask: NDArray[np.uint8],
+    like: sitk.Image,
+    path: Path,
+    *,
+    protect: Sequence[Path] = (),
+    instead_of: Sequence[Path] = (),
+) -> None:
     """Write a mask with exactly the geometry of another image, compressed and whole.
 
     The file is read back before it takes its place: on a full disk SimpleITK writes half a .nii.gz in silence.
@@ -191,6 +221,8 @@ def write_mask(mask: NDArray[np.uint8], like: sitk.Image, path: Path, *, protect
         .mha or .nii.gz; the folder is made if need be, an existing file replaced.
     protect : sequence of Path
         Files that must not be overwritten: the case's own images.
+    instead_of : sequence of Path
+        Masks in the same folder that this one replaces, once it is whole.
 
     Raises
     ------
@@ -205,7 +237,7 @@ def write_mask(mask: NDArray[np.uint8], like: sitk.Image, path: Path, *, protect
     check_mask_path(path, protect=protect)
     image = sitk.GetImageFromArray(mask)
     image.CopyInformation(like)
-    with written_whole(path) as temporary:
+    with written_whole(path, instead_of=instead_of) as temporary:
         try:
             with _stderr_captured([]):
                 sitk.WriteImage(image, str(temporary), useCompression=True)

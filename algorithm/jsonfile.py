@@ -19,13 +19,15 @@ _DEEPEST = 50
 _MOST_DIGITS = 300  # of a number: what a double can hold
 
 
-def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
+def read_json(path: Path, what: str = "the file", *, most_bytes: int = MOST_BYTES) -> Any:
     """Read a JSON file.
 
     Parameters
     ----------
     path : Path
         A regular file.
+    what : str
+        What it is, for the errors.
     most_bytes : int
         Its largest size.
 
@@ -38,18 +40,19 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise MissingInputError(f"cannot read {path} as JSON: it is no regular file; put the JSON file there")
+            raise MissingInputError(f"cannot read {what} {path}: it is no regular file; put the JSON file there")
         if about.st_size > most_bytes:
             raise MissingInputError(
-                f"cannot read {path} as JSON: it has {about.st_size / 2**20:.0f} MiB, and more than "
+                f"cannot read {what} {path}: it has {about.st_size / 2**20:.0f} MiB, and more than "
                 f"{most_bytes / 2**20:.0f} are not taken; check what was put there"
             )
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int)
         _check(content, 0)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else _shortened(str(error))
-        raise MissingInputError(f"cannot read {path} as JSON: {reason}; correct the file") from error
+    except OSError as error:
+        raise MissingInputError(f"cannot read {what} {path}: {error.strerror}; put it there, readable") from error
+    except (ValueError, RecursionError) as error:
+        raise MissingInputError(f"{what} {path} is not JSON: {_shortened(str(error))}; correct it") from error
     return content
 
 

@@ -5,17 +5,17 @@ Sources: the published containers and pages of AutoPET I to V; the socket files 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from algorithm.errors import MissingInputError, OutputError, UnsupportedEditionError, UsageError
-
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+from algorithm.images import is_mask_like, read_header
+from algorithm.jsonfile import JSON, read_json
+from algorithm.scribbles import Scribbles, parse_scribbles
+from algorithm.socket_values import SocketValue, read_socket_values
 
 CT_FOLDER = Path("images/ct")
 PET_FOLDER = Path("images/pet")
@@ -26,9 +26,16 @@ DATA_CENTRIC_FILE = Path("data-centric-model.json")
 IMAGE_SUFFIXES = (".mha", ".mhd", ".tif")
 """What grand-challenge hands over; it converts every upload to one of these."""
 
+DICOM_SUFFIX = ".dcm"
+"""Of the files in an image socket of DICOM kind."""
+
 DATA_CENTRIC_MODEL = False
 """AutoPET III asks whether the entry competes in the award category for data-centric work, which takes the
 organisers' own network and changes the data alone. This is another network: false."""
+
+_NAMES_SHOWN = 5
+_MOST_CLICK_BYTES = 32 * 2**20
+_SMALL = 2**10  # bytes of a file that may be nothing but white space
 
 _AUTOMATED_MASK_FOLDER = "images/automated-petct-lesion-segmentation"
 
@@ -90,13 +97,16 @@ class Job:
     ----------
     edition : Edition
     ct, pet : Path
-        The two input images.
+        The two input images; each may be a folder of DICOM files.
     mask : Path
         Where the tumour mask goes.
     extras : dict
         Further output files and the JSON value of each.
-    clicks : int
-        Clicks that came along. They are only counted: the network takes none.
+    scribbles : Scribbles
+        Clicks or scribbles that came along.
+    earlier : tuple of Path
+        Masks that earlier calls for this case left in the mask's folder: the interactive editions keep ``/output``
+        over a case's calls, in which the CT's name may change. The new mask takes their place.
     """
 
     edition: Edition
@@ -104,17 +114,22 @@ class Job:
     pet: Path
     mask: Path
     extras: dict[Path, JSON] = field(default_factory=dict)
-    clicks: int = 0
+    scribbles: Scribbles = field(default_factory=Scribbles)
+    earlier: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the parts of a case lie in ``/input``, and the edition this suggests."""
+    """Where the parts of a case lie in ``/input``, and the edition this suggests.
+
+    ``clicks`` is the file's place, ``value`` what the socket file itself holds of it.
+    """
 
     edition: Edition
     ct: Path
     pet: Path
     clicks: Path
+    value: JSON = None
 
 
 def find_job(input_dir: Path, output_dir: Path, edition: Edition | None = None) -> Job:
@@ -141,55 +156,42 @@ def find_job(input_dir: Path, output_dir: Path, edition: Edition | None = None) 
     OutputError
         Another file already lies where exactly one mask must.
     """
-    sockets = _read_sockets(input_dir)
-    layout = _layout_of_files(input_dir) if sockets is None else _layout_of_sockets(input_dir, sockets, edition)
+    path = input_dir / SOCKETS_FILE
+    if path.exists():
+        layout = _layout_of_sockets(
+            input_dir, read_socket_values(read_json(path, "the list of sockets"), path), edition
+        )
+    else:
+        layout = _layout_of_files(input_dir)
     edition = edition or layout.edition
     ct = _only_image(layout.ct, "CT")
     pet = _only_image(layout.pet, "PET")
-    clicks = _count_clicks(layout.clicks)
+    clicks = layout.value if layout.value is not None else _read_clicks(layout.clicks)
     mask = output_dir / edition.mask_folder / f"{ct.stem}.mha"
-    _refuse_other_files(mask)
     extras: dict[Path, JSON] = {}
     if edition is Edition.III:
         extras[output_dir / DATA_CENTRIC_FILE] = DATA_CENTRIC_MODEL
-    return Job(edition=edition, ct=ct, pet=pet, mask=mask, extras=extras, clicks=clicks)
+    scribbles = parse_scribbles(clicks, str(layout.clicks))
+    return Job(edition, ct, pet, mask, extras, scribbles, _earlier_masks(mask, pet))
 
 
-def _read_sockets(input_dir: Path) -> dict[str, Path] | None:
-    """Return the path of each socket that ``inputs.json`` names, or None where there is no such file.
-
-    Older jobs call the description of a socket ``interface``, newer ones ``socket``.
-    """
-    path = input_dir / SOCKETS_FILE
-    if not path.exists():
-        return None
-    content = _read_json(path)
-    try:
-        described = [value.get("socket") or value["interface"] for value in content]
-        if not all(isinstance(each["slug"], str) for each in described):
-            raise TypeError("a slug must be a string")
-        return {
-            _ALIASES.get(each["slug"], each["slug"]): input_dir
-            / (each.get("relative_path") or f"images/{each['slug']}")
-            for each in described
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise MissingInputError(
-            f"{path} must be a list of socket values, each with a slug under 'socket' or 'interface'; "
-            "take the file as grand-challenge writes it"
-        ) from error
-
-
-def _layout_of_sockets(input_dir: Path, sockets: dict[str, Path], forced: Edition | None) -> _Layout:
+def _layout_of_sockets(input_dir: Path, values: Iterable[SocketValue], forced: Edition | None) -> _Layout:
+    sockets = {_ALIASES.get(each.slug, each.slug): each for each in values}
     _refuse_task_two(sockets)
     recognised = _EDITION_BY_SOCKETS.get(tuple(sorted(sockets)), forced)
     if recognised is None or not {"ct", "pet"} <= set(sockets):
+        names = sorted(sockets)[:_NAMES_SHOWN] + ["..."] * (len(sockets) > _NAMES_SHOWN)
         raise MissingInputError(
-            f"{input_dir / SOCKETS_FILE} names the sockets {', '.join(sorted(sockets)) or '(none)'}, but the "
-            "algorithm takes ct and pet, with or without lesion-clicks; mend the algorithm's interface"
+            f"{input_dir / SOCKETS_FILE} names the sockets {', '.join(names) or '(none)'}, but the algorithm "
+            "takes ct and pet, with or without lesion-clicks; correct the algorithm's interface"
         )
+    clicks = sockets.get("lesion-clicks")
     return _Layout(
-        recognised, sockets["ct"], sockets["pet"], sockets.get("lesion-clicks", input_dir / CLICKS_FILE)
+        recognised,
+        sockets["ct"].path_in(input_dir),
+        sockets["pet"].path_in(input_dir),
+        clicks.path_in(input_dir) if clicks else input_dir / CLICKS_FILE,
+        clicks.value if clicks else None,
     )
 
 
@@ -197,7 +199,7 @@ def _layout_of_files(input_dir: Path) -> _Layout:
     _refuse_task_two(entry.name for folder in (input_dir, input_dir / "images") for entry in _entries(folder))
     clicks = input_dir / CLICKS_FILE
     return _Layout(
-        Edition.V if clicks.is_file() else Edition.III, input_dir / CT_FOLDER, input_dir / PET_FOLDER, clicks
+        Edition.V if clicks.exists() else Edition.III, input_dir / CT_FOLDER, input_dir / PET_FOLDER, clicks
     )
 
 
@@ -211,9 +213,11 @@ def _refuse_task_two(names: Iterable[str]) -> None:
 
 
 def _only_image(folder: Path, what: str) -> Path:
-    """Return the one image of a folder; hidden files do not count."""
+    """Return the one image of a folder, or the folder itself where it holds DICOM; hidden files do not count."""
     files = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
     images = [entry for entry in files if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if not images and any(path.suffix.lower() == DICOM_SUFFIX for path in folder.rglob("*")):
+        return folder
     if not images:
         instead = f"; it holds {_names(files)}" if files else ""
         raise MissingInputError(
@@ -227,33 +231,33 @@ def _only_image(folder: Path, what: str) -> Path:
     return images[0]
 
 
-def _count_clicks(path: Path) -> int:
-    """Count the points of a clicks file, which may be absent or empty.
+def _read_clicks(path: Path) -> JSON:
+    """Return what a clicks file holds; None where it is absent or empty."""
+    if not path.exists() or (path.is_file() and path.stat().st_size < _SMALL and not path.read_bytes().strip()):
+        return None
+    content: JSON = read_json(path, "the clicks file", most_bytes=_MOST_CLICK_BYTES)
+    return content
 
-    Two forms are in use: grand-challenge's ``{"points": [...]}``, and the organisers' ``{"tumor": [...],
-    "background": [...]}``.
+
+def _earlier_masks(mask: Path, pet: Path) -> tuple[Path, ...]:
+    """Return the masks of earlier calls that lie beside the new one's place.
+
+    Earlier is what looks like one of ours: an 8-bit .mha on the PET's grid.
+
+    Raises
+    ------
+    OutputError
+        Anything else is there, so that the mask would not be the only file of its folder.
     """
-    if not path.is_file() or not path.read_bytes().strip():
-        return 0
-    content = _read_json(path)
-    if isinstance(content, dict):
-        lists = [content[key] for key in ("points", "tumor", "background") if key in content]
-        if all(isinstance(points, list) for points in lists) and (lists or not content):
-            return sum(len(points) for points in lists)
-    if content is None or content == []:
-        return 0
-    raise MissingInputError(
-        f"{path} must hold clicks as {{'points': [...]}}, got {json.dumps(content)[:60]}; mend it or leave it out"
-    )
-
-
-def _refuse_other_files(mask: Path) -> None:
-    """Raise OutputError where the mask would not be the only file of its folder."""
     others = [entry for entry in _entries(mask.parent) if entry.name != mask.name]
-    if others:
+    grid = read_header(pet) if others and pet.is_file() else None
+    foreign = [path for path in others if not is_mask_like(path, grid)]
+    if foreign:
         raise OutputError(
-            f"{mask.parent} must hold nothing but the mask {mask.name}, got {_names(others)}; remove what is there"
+            f"{mask.parent} must hold nothing but the mask {mask.name}, got {_names(foreign)}; "
+            "remove what is there"
         )
+    return tuple(others)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -267,13 +271,6 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _names(paths: list[Path]) -> str:
-    """List at most five file names."""
-    shown = [path.name for path in paths[:5]]
-    return ", ".join(shown + ["..."] * (len(paths) > 5))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingInputError(f"cannot read {path} as JSON: {error}; mend it") from error
+    """List a few file names."""
+    shown = [path.name for path in paths[:_NAMES_SHOWN]]
+    return ", ".join(shown + ["..."] * (len(paths) > _NAMES_SHOWN))

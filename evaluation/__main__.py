@@ -1,58 +1,88 @@
-"""The command line of the evaluation: one sub-command per module, imported only when it is asked for."""
+"""``python -m evaluation``: judges masks, shows them, and hands them over."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import sys
 from collections.abc import Sequence
 
-from algorithm.errors import InstallationError, UserError
+from algorithm import console
+from algorithm.console import Command
 
-# Sub-command: (module with add_arguments(parser) and main(args) -> int, one line of help).
+PROGRAM = "python -m evaluation"
+DESCRIPTION = (
+    "Scores tumour masks by each AutoPET edition's rules, compares methods, draws, and makes hand-over bundles."
+)
+
+
+def _command(module: str, purpose: str, example: str, *, needs: str = "requirements.txt") -> Command:
+    path = f"evaluation.{module}"
+    return Command(purpose, f"{path}:add_arguments", f"{path}:main", f"{PROGRAM} {example}", needs)
+
+
+_TRAIN = "requirements-train.txt"  # which has matplotlib
+
 COMMANDS = {
-    "score": ("evaluation.scoring.score", "score masks against the truth by an edition's rules"),
-    "compare": (
-        "evaluation.scoring.compare",
-        "compare several folders of masks: means, tests, intervals",
+    "score": _command(
+        "scoring.score",
+        "Score masks against the truth by an edition's rules",
+        "score --prediction masks --truth labels --edition III --json metrics.json",
     ),
-    "lesions": ("evaluation.scoring.lesions", "lesions found by size, false positives by organ"),
-    "container": ("evaluation.container", "run as a grand-challenge evaluation container"),
-    "emphasis": ("evaluation.figures.emphasis", "report how strongly the network weights PET and CT"),
-    "pictures": ("evaluation.figures.pictures", "draw error maps"),
-    "cohort": ("evaluation.figures.cohort", "write one page with a cohort's table, distributions and pictures"),
-    "handover": ("evaluation.handover.make", "make a hand-over bundle"),
-    "verify": ("evaluation.handover.verify", "repeat a hand-over bundle's inference and give a verdict"),
+    "compare": _command(
+        "scoring.compare",
+        "Compare several folders of masks: means, tests, confidence intervals",
+        "compare --prediction ours=masks --prediction theirs=others --truth labels --out comparison",
+    ),
+    "rank": _command(
+        "scoring.rank",
+        "Rank several submissions as an edition does",
+        "rank --prediction ours=ours.csv --prediction theirs=theirs.csv --edition II",
+    ),
+    "lesions": _command(
+        "scoring.lesions",
+        "Count the lesions found by size and the false positives by organ",
+        "lesions --cases bodies --prediction masks",
+    ),
+    "container": _command(
+        "container",
+        "Score a phase as a grand-challenge evaluation container, once",
+        "container --input input --truth ground_truth --output output --edition V",
+    ),
+    "serve": Command(
+        "Score a phase whenever grand-challenge's invoke API asks",
+        "evaluation.container:add_serve_arguments",
+        "evaluation.container:serve_evaluation",
+        f"{PROGRAM} serve --edition V",
+    ),
+    "emphasis": _command(
+        "figures.emphasis",
+        "Report how strongly the network weights PET and CT",
+        "emphasis --cases studies --weights weights/h2aseg.json --out emphasis",
+        needs=_TRAIN,
+    ),
+    "pictures": _command(
+        "figures.pictures",
+        "Draw error maps",
+        "pictures --cases studies --prediction masks --out pictures",
+        needs=_TRAIN,
+    ),
+    "cohort": _command(
+        "figures.cohort",
+        "Write one page with a cohort's table, distributions and pictures",
+        "cohort --json metrics.json --out cohort.html",
+    ),
+    "handover": _command(
+        "handover.make", "Make a hand-over bundle", "handover --cases test/cases.csv --out bundle --flips 8"
+    ),
+    "verify": _command(
+        "handover.verify",
+        "Repeat a hand-over bundle's inference and give a verdict",
+        "verify bundle --input test",
+    ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; return 0, or the exit code of the user's mistake (one sentence on stderr)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n" + "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()),
-    )
-    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of the commands below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
-
-    module_name, text = COMMANDS[chosen.command]
-    try:
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise InstallationError(
-                f"the command {chosen.command!r} needs the module {error.name}, which is not installed; "
-                "install requirements-train.txt"
-            ) from error
-        command_parser = argparse.ArgumentParser(prog=f"python -m evaluation {chosen.command}", description=text)
-        module.add_arguments(command_parser)
-        return int(module.main(command_parser.parse_args(chosen.rest)))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+    """Run one command and return the exit code."""
+    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments)
 
 
 if __name__ == "__main__":

@@ -45,22 +45,6 @@ from training.yardsticks import YARDSTICKS, Threshold
 
 REPORTED = {"dice": "Dice", "hd95_mm": "HD95 mm", "fpv_ml": "FPV ml", "fnv_ml": "FNV ml"}
 
-EPILOG = """\
-The folds divide the patients of the first --data; the cases of the others train in every fold. There is no
-validation set: the last weights of each fold are scored, so nothing is tuned on the patients that are reported.
-Whole volumes are segmented through the product's own path and scored on their original grid.
-
-The paper's ablation, four runs with one budget:
-  for modules in "" "--without mcsa" "--without tamw" "--without mcsa --without tamw"; do
-    python -m training crossvalidate --data DIR --cache cache --out "runs/cv $modules" $modules
-  done
-A finished fold is kept: the same command again goes on where it stopped. With --init DIR, DIR being the --out of
-an earlier cross-validation, each fold starts where it ended there.
-
-The evaluation scores the masks again (SEGs on the PET's grid only):
-  python -m evaluation score --prediction OUT/masks/network --truth DIR --cases OUT/cases.csv --edition paper
-"""
-
 _SILENT = Progress(logging.DEBUG)
 
 
@@ -77,8 +61,6 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m training crossvalidate``."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="(%(default)s)")
     parser.add_argument(
         "--flips",

@@ -38,21 +38,8 @@ def _default_workers() -> int:
     return max(1, min(4, os.cpu_count() or 1, limit // (2 * _WORKER_BYTES)))
 
 
-EPILOG = """\
-Train on AutoPET, on one GPU or on several:
-  python -m training fit --data FDG-PET-CT-Lesions --cache cache --out runs/autopet --steps 100000
-  torchrun --nproc-per-node 4 -m training fit --data FDG-PET-CT-Lesions --cache cache --out runs/autopet --batch 16
-On a processor, take a coarser grid and a smaller patch:
-  --spacing 4 4 3.27 --patch 64 64 32 --batch 2
-The same command again goes on where the run stopped. The run folder gets two checkpoints, last.json and (by the
-validation patients' mean Dice) best.json: give one of them to `python -m algorithm run --weights`.
-"""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m training fit``."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     add_training_arguments(parser)
     parser.add_argument("--name", help="name of the checkpoint (default: the run folder's name)")
     parser.add_argument(

@@ -37,9 +37,10 @@ class Rules:
         whatever the truth, as the loop of V does.
     ranked : dict
         Metric name (a field of :class:`evaluation.scoring.metrics.Scores`) to its weight in the ranking; None
-        where the edition publishes no weights.
+        where there is no ranking. IV gives this weight to the value at the last step and again to the area, V to
+        the area alone; how ranks are made of several submissions: :mod:`evaluation.scoring.ranking`.
     by_subset : bool
-        Ranked on the mean over the subsets' means (III: tracer and centre) instead of over all cases.
+        A submission's figure is the mean over the subsets' means (III, IV: tracer and centre), not over all cases.
     last_step : int
         Last interaction step of an edition that ranks the area under the curve over steps 0..last_step; 0: none.
     """
@@ -56,7 +57,7 @@ class Rules:
 
 
 _BY_VOLUMES: dict[str, float | None] = {"dice": 0.5, "fpv_ml": 0.25, "fnv_ml": 0.25}
-_UNWEIGHTED: dict[str, float | None] = dict.fromkeys(_BY_VOLUMES)
+_WITH_AREAS: dict[str, float | None] = {"dice": 0.25, "fpv_ml": 0.125, "fnv_ml": 0.125}
 
 # V scores no volumes in its loop; its metrics.py gives them for analysis, with these values for empty masks.
 # The paper reports Dice and HD95 and says nothing of empty masks: tumour-free cases do not count, as in III.
@@ -68,10 +69,10 @@ RULES: dict[str, Rules] = {
     "II": Rules(      NAN,        0.0,         0.0,        0.0,             "prediction", "as-empty", _BY_VOLUMES),
     "III": Rules(     NAN,        NAN,         NAN,        0.0,             "truth",      "as-empty", _BY_VOLUMES,
                       by_subset=True),
-    "IV": Rules(      NAN,        NAN,         NAN,        0.0,             "prediction", "left-out", _UNWEIGHTED,
-                      last_step=10),
+    "IV": Rules(      NAN,        NAN,         NAN,        0.0,             "prediction", "left-out", _WITH_AREAS,
+                      by_subset=True, last_step=10),
     "V": Rules(       1.0,        0.0,         NAN,        0.0,             "truth",      "as-zero",
-                      {"dice": None, "lesion_f1": None}, last_step=5),
+                      {"dice": 0.5, "lesion_f1": 0.5}, last_step=5),
     "paper": Rules(   NAN,        NAN,         NAN,        0.0,             "truth",      "as-empty",
                       {"dice": None, "hd95_mm": None}),
 }  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 
 from algorithm import commands, weights
 from algorithm.__main__ import main
-from algorithm.job import Settings, segment
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from test.conftest import ROOT
 from test.support.checkpoints import write_checkpoint
@@ -171,8 +171,8 @@ def test_library_command_and_repetition_give_the_same_bytes(job: Path, checkpoin
         assert run_job(job, checkpoint) == 0
         masks.append((job / "output" / AUTOMATED).read_bytes())
 
-    settings = Settings(device="cpu", precision="float32", flips=1)
-    result = segment(CT, PET, [load_checkpoint(checkpoint)], settings, say=lambda line: None)
+    segmenter = Segmenter([load_checkpoint(checkpoint)], "cpu", "float32")
+    result = segmenter.segment(CT, PET, InferenceSettings(flips=1))
 
     assert masks[0] == masks[1]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(job / "output" / AUTOMATED)), result.mask)
@@ -377,19 +377,23 @@ class TestMistakes:
         def interrupt(args: object) -> int:
             raise KeyboardInterrupt
 
-        monkeypatch.setitem(commands.COMMANDS, "preflight", interrupt)
+        monkeypatch.setattr(commands, "preflight", interrupt)
 
         assert main(["preflight"]) == 130
         assert capsys.readouterr().err == "Error: interrupted; no file was left half written\n"
 
-    def test_a_bug_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_bug_is_not_hidden(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         def fail(args: object) -> int:
             raise ZeroDivisionError
 
-        monkeypatch.setitem(commands.COMMANDS, "preflight", fail)
+        monkeypatch.setattr(commands, "preflight", fail)
 
-        with pytest.raises(ZeroDivisionError):
-            main(["preflight"])
+        assert main(["preflight"]) == 1
+        err = capsys.readouterr().err
+        assert "\nZeroDivisionError\n" in err
+        assert "This is a bug of this software" in err
 
 
 class TestEnvironment:
@@ -397,7 +401,7 @@ class TestEnvironment:
     def seen(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
         """Whatever ``run`` would be called with."""
         calls: list[object] = []
-        monkeypatch.setitem(commands.COMMANDS, "run", lambda args: calls.append(args) or 0)
+        monkeypatch.setattr(commands, "run", lambda args: calls.append(args) or 0)
         return calls
 
     def test_variables_are_defaults_and_options_win(self, seen, monkeypatch) -> None:

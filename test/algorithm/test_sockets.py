@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
 
 from algorithm.errors import MissingInputError, OutputError, UnsupportedEditionError, UsageError
+from algorithm.scribbles import Scribbles
 from algorithm.sockets import DATA_CENTRIC_MODEL, Edition, Job, find_job
 
 AUTOMATED = "images/automated-petct-lesion-segmentation/ct-uuid.mha"
@@ -38,6 +41,9 @@ def socket_value(slug: str, relative_path: str | None, key: str = "interface") -
     return {key: described, "image": {"name": "as the uploader called it.mha"}}
 
 
+NONE = Scribbles()
+
+
 def write_sockets(folder: Path, *values: Any) -> None:
     (folder / "inputs.json").write_text(json.dumps(values))
 
@@ -47,14 +53,15 @@ def test_images_alone_are_edition_three(folders: tuple[Path, Path]) -> None:
 
     job = find_job(input_dir, output_dir)
 
-    assert job == Job(
+    assert dataclasses.replace(job, scribbles=NONE) == Job(
         edition=Edition.III,
         ct=input_dir / "images/ct/ct-uuid.mha",
         pet=input_dir / "images/pet/pet-uuid.mha",
         mask=output_dir / AUTOMATED,
         extras={output_dir / "data-centric-model.json": DATA_CENTRIC_MODEL},
-        clicks=0,
+        scribbles=NONE,
     )
+    assert len(job.scribbles) == 0
     assert not output_dir.exists()
 
 
@@ -79,20 +86,21 @@ def test_clicks_mean_an_interactive_edition(folders: tuple[Path, Path], content:
     assert job.edition is Edition.V
     assert job.mask == output_dir / INTERACTIVE
     assert job.extras == {}
-    assert job.clicks == count
+    assert len(job.scribbles) == count
 
 
-def test_a_folder_called_like_the_clicks_is_none(folders: tuple[Path, Path]) -> None:
+def test_a_folder_called_like_the_clicks_is_an_error(folders: tuple[Path, Path]) -> None:
     (folders[0] / "lesion-clicks.json").mkdir()
 
-    assert find_job(*folders).edition is Edition.III
+    with pytest.raises(MissingInputError, match=r"lesion-clicks\.json.* no regular file"):
+        find_job(*folders)
 
 
 @pytest.mark.parametrize("content", ['{"points": 3}', '{"dots": []}', "[1, 2]", '"clicks"', '{"points": ['])
 def test_malformed_clicks(folders: tuple[Path, Path], content: str) -> None:
     (folders[0] / "lesion-clicks.json").write_text(content)
 
-    with pytest.raises(MissingInputError, match=r"lesion-clicks\.json.*mend it"):
+    with pytest.raises(MissingInputError, match=r"lesion-clicks\.json.*correct "):
         find_job(*folders)
 
 
@@ -154,7 +162,7 @@ def test_sockets_file_says_where_things_lie(tmp_path: Path) -> None:
 
     job = find_job(tmp_path, tmp_path / "output")
 
-    assert (job.ct.name, job.pet.name, job.clicks, job.mask.name) == ("a.mha", "b.mha", 2, "a.mha")
+    assert (job.ct.name, job.pet.name, len(job.scribbles), job.mask.name) == ("a.mha", "b.mha", 2, "a.mha")
 
 
 def test_sockets_of_no_known_edition(folders: tuple[Path, Path]) -> None:
@@ -263,6 +271,67 @@ def test_mask_of_an_earlier_run_may_be_replaced(folders: tuple[Path, Path]) -> N
     place(folders[1], AUTOMATED)
 
     assert find_job(*folders).mask == folders[1] / AUTOMATED
+
+
+def write_mask_file(path: Path, spacing: float = 2.0, kind: int = sitk.sitkUInt8) -> None:
+    image = sitk.Image([4, 3, 2], kind)
+    image.SetSpacing([spacing] * 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def test_masks_of_earlier_calls_give_way(folders: tuple[Path, Path]) -> None:
+    input_dir, output_dir = folders
+    write_mask_file(input_dir / "images/pet/pet-uuid.mha", kind=sitk.sitkFloat32)
+    earlier = output_dir / "images/tumor-lesion-segmentation/earlier-uuid.mha"
+    write_mask_file(earlier)
+
+    assert find_job(input_dir, output_dir, Edition.V).earlier == (earlier,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("other-grid.mha", {"spacing": 3.0}),
+        ("sixteen-bit.mha", {"kind": sitk.sitkUInt16}),
+        ("other-format.nii.gz", {}),
+    ],
+)
+def test_foreign_files_do_not(folders: tuple[Path, Path], name: str, options: dict[str, Any]) -> None:
+    input_dir, output_dir = folders
+    write_mask_file(input_dir / "images/pet/pet-uuid.mha", kind=sitk.sitkFloat32)
+    write_mask_file(output_dir / "images/tumor-lesion-segmentation" / name, **options)
+
+    with pytest.raises(OutputError, match=f"must hold nothing but the mask ct-uuid.mha, got {name}"):
+        find_job(input_dir, output_dir, Edition.V)
+
+
+def test_a_folder_of_dicom_is_the_image(tmp_path: Path) -> None:
+    place(tmp_path, "images/ct/series/1.dcm", "images/ct/series/2.DCM", "images/pet/b.mha")
+
+    job = find_job(tmp_path, tmp_path / "output")
+
+    assert (job.ct, job.mask.name) == (tmp_path / "images/ct", "ct.mha")
+
+
+@pytest.mark.parametrize("slug", ["ct", "pet", "lesion-clicks"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../elsewhere", "images/../../x", "x" * 300])
+def test_paths_that_lead_elsewhere(folders: tuple[Path, Path], slug: str, path: str) -> None:
+    places = {"ct": "images/ct", "pet": "images/pet", "lesion-clicks": "lesion-clicks.json"} | {slug: path}
+    write_sockets(folders[0], *(socket_value(*each, "socket") for each in places.items()))
+
+    with pytest.raises(MissingInputError, match="does not lie below the job's folder"):
+        find_job(*folders)
+
+
+def test_clicks_may_stand_in_the_sockets_file(folders: tuple[Path, Path]) -> None:
+    clicks = {**socket_value("lesion-clicks", "lesion-clicks.json", "socket"), "image": None, "value": CLICKS}
+    write_sockets(folders[0], socket_value("ct", None), socket_value("pet", None), clicks)
+
+    scribbles = find_job(*folders).scribbles
+
+    assert scribbles.tumour.tolist() == [[1, 2, 3]]
+    assert scribbles.background.tolist() == [[4, 5, 6]]
 
 
 def test_folder_that_cannot_be_listed(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.container import CASES_FILE
+from evaluation.container import CASES_FILE, duration_s
 from test.conftest import ROOT
 from test.evaluation.scoring.test_metrics import EMPTY, ONE
 from test.evaluation.scoring.test_score import TWO, write
@@ -115,6 +115,84 @@ def test_no_list_of_jobs_and_no_truth_are_told_apart(phase, capsys):
     (phase / "kept.json").rename(phase / "input/predictions.json")
     assert run(phase, f"--truth={phase}/nowhere") == 2
     assert f"no truth in {phase}/nowhere" in capsys.readouterr().err
+
+
+def today(entry: dict, **changes) -> dict:
+    """Return a job as predictions.json has described it since December 2025."""
+    kinds = {"is_image_kind": True, "is_panimg_kind": True, "is_dicom_image_kind": False, "is_json_kind": False}
+
+    def value(each: dict) -> dict:
+        old = each["interface"]
+        about = {"slug": old["slug"], "relative_path": old["relative_path"], **kinds}
+        if each["image"] is None:
+            about |= {"is_image_kind": False, "is_panimg_kind": False, "is_json_kind": True}
+        return {"socket": about, "file": None, "image": each["image"], "value": each["value"]}
+
+    sides = {side: [value(each) for each in entry[side]] for side in ("inputs", "outputs")}
+    return {
+        "pk": entry["pk"],
+        "status": "Succeeded",
+        "exec_duration": None,
+        "invoke_duration": None,
+        **sides,
+        **changes,
+    }
+
+
+def test_todays_list_gives_the_metrics_of_the_old_one(phase):
+    old = metrics(phase)
+    jobs = [today(each) for each in json.loads((phase / "input/predictions.json").read_text())]
+    jobs[2]["status"] = "Failed"
+    (phase / "input/predictions.json").write_text(json.dumps(jobs))
+    assert metrics(phase) == old
+
+
+def test_run_times_and_failures_are_reported(phase, capsys):
+    jobs = [
+        today(job("9c", "psma_c"), invoke_duration="P0DT00H01M15.500000S", exec_duration="PT9H"),
+        today(job("1a", "fdg_a"), exec_duration="PT5M30S"),
+        today(job("5b", "fdg_b"), status="Failed"),
+    ]
+    write(phase / f"input/5b/output/images/{SLUG}/left.mha", EMPTY)
+    (phase / "input/predictions.json").write_text(json.dumps(jobs))
+    content = metrics(phase, "--edition", "III")
+    assert content["missing"] == ["fdg_b"], "what a failed job left behind does not count"
+    told = content["jobs"]
+    assert told["failed"] == [{"pk": "5b", "status": "Failed"}]
+    assert (told["seconds"]["mean"], told["seconds"]["max"], told["seconds"]["count"]) == (202.75, 330.0, 2)
+    assert (told["limit_s"], told["over_limit"]) == (300.0, ["1a"])
+    out = capsys.readouterr().out
+    assert "Job 5b did not succeed: Failed" in out
+    assert "Run time of 2 jobs: mean 202.8 s, most 330.0 s; 1 over the limit of 300 s" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("PT0S", 0), ("P1DT2H3M4.5S", 93784.5), ("P2D", 172800), ("PT1.5H", 5400), ("-PT1S", -1)],
+)
+def test_durations(text, seconds):
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "P", "PT", "75", "P1Y", "1:15", "PT-1S", "P1DT"])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match=r"no duration of ISO 8601"):
+        duration_s(text)
+
+
+@pytest.mark.parametrize("change", [{"pk": "../1a"}, {"pk": "/etc"}, {"exec_duration": "soon"}, {"outputs": None}])
+def test_what_no_platform_writes_is_one_sentence(phase, capsys, change):
+    (phase / "input/predictions.json").write_text(json.dumps([today(job("1a", "fdg_a"), **change)]))
+    assert run(phase) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_path_out_of_the_jobs_folder_is_refused(phase, capsys):
+    entry = today(job("1a", "fdg_a"))
+    entry["outputs"][0]["socket"]["relative_path"] = "../../truth"
+    (phase / "input/predictions.json").write_text(json.dumps([entry]))
+    assert run(phase) == 2
+    assert "does not lie below the job's folder" in capsys.readouterr().err
 
 
 def test_two_masks_of_one_job_are_an_error(phase, capsys):
