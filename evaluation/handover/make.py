@@ -45,7 +45,6 @@ from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import CaseScore, report, score_pairs, to_csv, to_json, write_text
 
 
-
 def make_bundle(
     cases: Sequence[Case],
     folder: Path,
