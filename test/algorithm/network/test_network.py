@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from algorithm.inference.predictor import place
+from algorithm.inference.execution import place
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
 from algorithm.network.blocks import Conv, EntryBlock, UnbiasedConv, instance_norm
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import network_from_released
+from algorithm.released import network_from_released
 from test.support import plain_network
 from test.support.checkpoints import (
     FIXTURES,
