@@ -339,4 +339,5 @@ def _flat_extremes(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     except QhullError:
         along = centred @ axes[0]
         ends = [int(along.argmin()), int(along.argmax())]
-    return points_mm[ends]
+    extremes: NDArray[np.float64] = points_mm[ends]
+    return extremes
