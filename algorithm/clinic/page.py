@@ -19,6 +19,7 @@ from algorithm.lesions import Burden, MeasuredLesion
 
 _FOLDER = Path(__file__).parent
 _NIIVUE = _FOLDER / "vendor" / "niivue-0.69.0.umd.js"
+_MOST_BYTES, _LEAST_ROOM = 14_800_000, 1_000_000  # of the whole page; of its volumes
 _MOST_SLICES = 10
 _MOST_NUMBERS = 60  # in a projection; more cannot be told apart
 _TEXT_PX, _PAIR_PX, _SLICE_PX = 13.0, (560.0, 640.0), 240.0  # about what a screen gives to text and pictures
@@ -132,23 +133,27 @@ def write_page(path: Path, page: PageInput, *, viewer: bool = True, anonymous: b
         The file cannot be written.
     """
     case = Upright.of(page.pet, page.burden.labels)
+    parts: dict[str, Any] = {
+        "page": page,
+        "patient": () if anonymous else page.patient,
+        "files": () if anonymous else page.files,
+        "columns": COLUMNS,
+        "cell": lambda lesion, column: format(getattr(lesion, column.key), column.form),
+        "projections": _projections(case),
+        "slices": _slices(case, page),
+        "tiles": tiles(page.burden),
+        "most_numbers": _MOST_NUMBERS,
+        "ct_window": [f"{each:g}".replace("-", "\N{MINUS SIGN}") for each in CT_WINDOW_HU],
+        "top_suv": f"{TOP_SUV:g}",
+        "total_seconds": f"{sum(page.seconds.values()):.1f}",
+        "data": _data(page.burden.lesions),
+    }
     template = _template()
-    html = template.render(
-        page=page,
-        patient=() if anonymous else page.patient,
-        files=() if anonymous else page.files,
-        columns=COLUMNS,
-        cell=lambda lesion, column: format(getattr(lesion, column.key), column.form),
-        projections=_projections(case),
-        slices=_slices(case, page),
-        tiles=tiles(page.burden),
-        most_numbers=_MOST_NUMBERS,
-        ct_window=[f"{each:g}".replace("-", "\N{MINUS SIGN}") for each in CT_WINDOW_HU],
-        top_suv=f"{TOP_SUV:g}",
-        total_seconds=f"{sum(page.seconds.values()):.1f}",
-        data=_data(page.burden.lesions),
-        **(_viewer(case, page.ct) if viewer else {"volumes": None, "niivue": ""}),
-    )
+    html = template.render(**parts, volumes=None, niivue="")
+    if viewer:
+        library = _library()
+        room = max(_MOST_BYTES - len(html) - len(library), _LEAST_ROOM)
+        html = template.render(**parts, volumes=volumes_for_viewer(case, page.ct, room), niivue=library)
     with written_whole(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
@@ -204,15 +209,14 @@ def _figure(
     return Figure(picture, numbers, text_mm, sides)
 
 
-def _viewer(case: Upright, ct: sitk.Image) -> dict[str, Any]:
-    """Return the volumes and the library for the template."""
+def _library() -> str:
+    """Return the viewer's library."""
     try:
-        library = _NIIVUE.read_text(encoding="utf-8")
+        return _NIIVUE.read_text(encoding="utf-8")
     except OSError as error:
         raise InstallationError(
             f"the viewer's library {_NIIVUE.name} is missing ({error}); reinstall, or do without the viewer"
         ) from error
-    return {"volumes": volumes_for_viewer(case, ct), "niivue": library}
 
 
 def _data(lesions: tuple[MeasuredLesion, ...]) -> str:

@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 
 from algorithm.clinic.pictures import Upright
 
-MOST_BYTES = 7_500_000
-"""Of the three volumes, compressed; in base64 a third more. With the rest of the page below 15 MB."""
-
 _MOST_VOXELS = 5_000_000
 _COARSER = 1.15
 _HU_STEP, _HU_LOWEST = 8.0, -1024.0
@@ -55,11 +52,19 @@ class _Bytes:
     intent: int
 
 
-def volumes_for_viewer(case: Upright, ct: sitk.Image) -> Volumes:
-    """Resample the patient's box to cubic voxels, as fine as the PET if the page stays small, and pack it.
+def volumes_for_viewer(case: Upright, ct: sitk.Image, most_bytes: int) -> Volumes:
+    """Resample the patient's box to cubic voxels, as fine as the PET if there is room, and pack it.
 
     CT in steps of 8 HU, PET in steps of 0.1 SUV, so that both fit into a byte. Every lesion keeps at least
     a voxel.
+
+    Parameters
+    ----------
+    case : Upright
+    ct : SimpleITK.Image
+        HU, on any grid.
+    most_bytes : int
+        Room for the three volumes in base64.
     """
     size_mm = [
         (part.stop - part.start) * side for part, side in zip(case.box[::-1], case.pet.GetSpacing(), strict=True)
@@ -68,7 +73,7 @@ def volumes_for_viewer(case: Upright, ct: sitk.Image) -> Volumes:
     while True:
         grid = _cubic(case, size_mm, voxel_mm)
         packed = [_pack(_ct(ct, grid)), _pack(_pet(case.pet, grid)), _pack(_lesions(case, grid))]
-        if sum(len(each) for each in packed) <= MOST_BYTES:
+        if sum(len(each) for each in packed) * 4 / 3 <= most_bytes:
             ct_file, pet_file, lesion_file = (base64.b64encode(each).decode("ascii") for each in packed)
             return Volumes(ct_file, pet_file, lesion_file, voxel_mm, _TOP_SUV_SHOWN)
         voxel_mm *= _COARSER
@@ -127,4 +132,4 @@ def _pack(volume: _Bytes) -> bytes:
         content = bytearray(path.read_bytes())
     struct.pack_into("<h", content, 68, volume.intent)
     struct.pack_into("<ff", content, 112, volume.step, volume.lowest)
-    return gzip.compress(bytes(content), compresslevel=9, mtime=0)
+    return gzip.compress(bytes(content), compresslevel=5, mtime=0)

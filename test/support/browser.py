@@ -24,7 +24,9 @@ _SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe
 
 
 @contextmanager
-def chromium(profile: Path, *, webgl: bool = True, dark: bool = False, size: tuple[int, int] = (1400, 1000)) -> Iterator[Any]:
+def chromium(
+    profile: Path, *, webgl: bool = True, dark: bool = False, size: tuple[int, int] = (1400, 1000)
+) -> Iterator[Any]:
     """Yield a Selenium driver with an empty profile; skips the test where there is no Chromium."""
     selenium = pytest.importorskip("selenium.webdriver", reason="no selenium; install requirements-dev.txt")
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
