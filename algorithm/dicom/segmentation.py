@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,23 +104,40 @@ def write_segmentation(
         The file cannot be written.
     """
     hd = _highdicom()
-    count = int(labels.max(initial=0))
-    if count == 0:
+    if not labels.any():
         return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom and highdicom tell of the PET's own faults, which are not ours
+        segmentation = _segmentation(hd, labels, grid, pet_files, software_version, weights, series_description)
+        with written_whole(path) as temporary:
+            segmentation.save_as(temporary)
+    return True
+
+
+def _segmentation(
+    hd: Any,
+    labels: NDArray[np.integer],
+    grid: sitk.Image,
+    pet_files: Sequence[Path],
+    software_version: str,
+    weights: Sequence[WeightsUsed],
+    series_description: str,
+) -> Any:
+    """Build the segmentation; the arguments are those of `write_segmentation`."""
     instances = [_header(each) for each in pet_files]
     slices = _slices(instances)
     order, frames = _frames(labels, grid, slices)
     if len(instances) > 1:
         instances = [instances[each] for each in order]
-    series, study = hd.UID(), instances[0]
-    segmentation = hd.seg.Segmentation(
+    source = instances[0]
+    return hd.seg.Segmentation(
         source_images=instances,
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_segments(hd, count, software_version, weights),
+        segment_descriptions=_segments(hd, int(labels.max()), software_version, weights),
         plane_positions=[hd.PlanePositionSequence("PATIENT", slices[each].position) for each in order],
-        series_instance_uid=series,
-        series_number=min(int(study.get("SeriesNumber") or 0), 10_000_000) * 100 + 1,
+        series_instance_uid=hd.UID(),
+        series_number=min(int(source.get("SeriesNumber") or 0), 10_000_000) * 100 + 1,
         series_description=series_description,
         sop_instance_uid=hd.UID(),
         instance_number=1,
@@ -130,9 +148,6 @@ def write_segmentation(
         content_label="LESIONS",
         content_description="Tumour lesions found by software for research, not for diagnosis",
     )
-    with written_whole(path) as temporary:
-        segmentation.save_as(temporary)
-    return True
 
 
 def _highdicom() -> Any:

@@ -4,6 +4,8 @@ import builtins
 import json
 import subprocess
 import sys
+import tarfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -275,3 +277,29 @@ def test_without_highdicom_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(InstallationError, match=r"needs highdicom.*requirements-clinic\.txt"):
         write(tmp_path / "seg.dcm", some_mask().astype(np.int32), grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN), [])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("patient", ["STS_002", "STS_008"])
+def test_a_real_pet_series_is_referred_to_slice_by_slice(real_data: Path, tmp_path: Path, patient: str) -> None:
+    """The expert's mask on the grid that was made of this very series becomes a segmentation of the series."""
+    with tarfile.open(real_data / "dicom" / "sts" / f"{patient}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    files = sorted((tmp_path / patient / "PET" / "image").iterdir())
+    grid, seg = (
+        sitk.ReadImage(str(real_data / "sts" / patient / "pet-ct" / f"{name}.nii.gz")) for name in ("SUV", "SEG")
+    )
+    labels, _ = number_lesions(sitk.GetArrayFromImage(seg))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the series' own faults (a StudyID too long) are not told to the user
+        write(tmp_path / "seg.dcm", labels, grid, files)
+
+    np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", grid, files), labels)
+    if (BIN / "dciodvfy").exists():
+        said = subprocess.run(
+            [BIN / "dciodvfy", "-new", tmp_path / "seg.dcm"], capture_output=True, text=True, check=False
+        )
+        assert [
+            line for line in said.stderr.splitlines() if line.startswith("Error") and "StudyID" not in line
+        ] == []
