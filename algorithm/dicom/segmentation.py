@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from algorithm.errors import GeometryError, InstallationError, UnreadableImageError
+from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
 from algorithm.files import written_whole
 from algorithm.report import WeightsUsed
 
@@ -30,6 +30,9 @@ _EMPTY_IF_MISSING = (  # type 2 in PS3.3: must be there and may be empty; anonym
     "StudyID",
     "AccessionNumber",
 )
+
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "Rows")
+_NEEDED_PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def write_segmentation(
         highdicom is not installed.
     UnreadableImageError
         A PET file is no DICOM image.
+    InvalidImageError
+        A PET file lacks what a segmentation refers to.
     GeometryError
         The grid is not that of the PET instances.
     OutputError
@@ -129,6 +134,7 @@ def _segmentation(
     order, frames = _frames(labels, grid, slices)
     if len(instances) > 1:
         instances = [instances[each] for each in order]
+        _complete_thickness(instances)
     source = instances[0]
     return hd.seg.Segmentation(
         source_images=instances,
@@ -204,12 +210,28 @@ def _header(path: Path) -> Any:
         raise UnreadableImageError(
             f"cannot read {path} as DICOM: {error}; give the files of the PET series"
         ) from error
+    multi_frame = "PerFrameFunctionalGroupsSequence" in header
+    for keyword in _NEEDED if multi_frame else (*_NEEDED, *_NEEDED_PLANE):
+        if keyword not in header:
+            raise InvalidImageError(
+                f"{path} has no {keyword}, so a segmentation cannot refer to it; give the files as the scanner "
+                "sent them, or do without the DICOM SEG"
+            )
     for keyword in _EMPTY_IF_MISSING:
         if keyword not in header:
             setattr(header, keyword, None)
     if header.PatientSex not in ("M", "F", "O"):  # the enumerated values of (0010,0040); others would be refused
         header.PatientSex = None
     return header
+
+
+def _complete_thickness(instances: Sequence[Any]) -> None:
+    """Set SliceThickness where it is missing (type 2 in the PET, 1 in the SEG) to the distance of the slices."""
+    ends = (np.array(each.ImagePositionPatient, float) for each in (instances[0], instances[-1]))
+    apart = float(np.linalg.norm(np.subtract(*ends))) / (len(instances) - 1)
+    for instance in instances:
+        if not instance.get("SliceThickness"):
+            instance.SliceThickness = round(apart, 6)
 
 
 def _slices(instances: Sequence[Any]) -> list[_Slice]:

@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from algorithm.errors import GeometryError, InstallationError, UnreadableImageError
+from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
 from algorithm.lesions import measure_burden, number_lesions
 from algorithm.report import WeightsUsed
 
@@ -206,7 +206,21 @@ def test_dcmqi_reads_the_mask_where_it_lies(tmp_path: Path, direction: tuple[flo
     assert len([each for group in told["segmentAttributes"] for each in group]) == count
 
 
-@pytest.mark.parametrize("missing", ["PatientID", "PatientSex", "AccessionNumber", "StudyTime"])
+@pytest.mark.parametrize(
+    "missing", ["FrameOfReferenceUID", "StudyInstanceUID", "ImagePositionPatient", "PixelSpacing"]
+)
+def test_what_a_segmentation_refers_to_must_be_there(tmp_path: Path, missing: str) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    files = write_series(tmp_path, grid)
+    instance = pydicom.dcmread(files[3])
+    del instance[missing]
+    instance.save_as(files[3])
+
+    with pytest.raises(InvalidImageError, match=rf"0004\.dcm has no {missing}, so"):
+        write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
+
+
+@pytest.mark.parametrize("missing", ["PatientID", "PatientSex", "AccessionNumber", "StudyTime", "SliceThickness"])
 def test_what_an_anonymiser_took_away_is_empty(tmp_path: Path, missing: str) -> None:
     grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
     files = write_series(tmp_path, grid)
@@ -218,7 +232,8 @@ def test_what_an_anonymiser_took_away_is_empty(tmp_path: Path, missing: str) -> 
 
     write(tmp_path / "seg.dcm", labels, grid, files)
 
-    assert not pydicom.dcmread(tmp_path / "seg.dcm")[missing].value
+    assert not pydicom.dcmread(tmp_path / "seg.dcm").get(missing)
+    np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", grid, files), labels)
 
 
 def test_without_a_lesion_nothing_is_written(tmp_path: Path) -> None:
