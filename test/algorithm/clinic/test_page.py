@@ -17,7 +17,6 @@ from algorithm.clinic import page as module
 from algorithm.clinic.page import COLUMNS, write_page
 from algorithm.errors import InstallationError, OutputError
 from algorithm.lesions import measure_burden
-from algorithm.report import write_json
 from test.support.clinic_case import page_input, synthetic_case
 
 
@@ -60,13 +59,11 @@ def parsed(path: Path) -> Cells:
 def test_its_numbers_are_those_of_the_json_report(tmp_path: Path) -> None:
     page = page_input()
     write_page(tmp_path / "report.html", page, viewer=False)
-    write_json(
-        tmp_path / "report.json",
-        {
-            "lesions": [dataclasses.asdict(each) for each in page.burden.lesions],
-            "totals": dataclasses.asdict(page.burden.totals),
-        },
-    )
+    told = {
+        "lesions": [dataclasses.asdict(each) for each in page.burden.lesions],
+        "totals": dataclasses.asdict(page.burden.totals),
+    }
+    (tmp_path / "report.json").write_text(json.dumps(told))
 
     cells, report = parsed(tmp_path / "report.html"), json.loads((tmp_path / "report.json").read_text())
 
