@@ -81,15 +81,16 @@
     });
     await nv.attachToCanvas(document.getElementById("canvas"));
     nv.addColormap("hot-iron", { R: [0, 255, 255, 255], G: [0, 0, 128, 255], B: [0, 0, 0, 255], A: [0, 224, 240, 255], I: [0, 128, 192, 255] });
-    const load = (id, how) => {
+    const load = async (id, [low, high], how) => {
       const holder = document.getElementById(id);
-      const image = NVImage.loadFromBase64({ base64: holder.textContent, name: `${id}.nii.gz`, trustCalMinMax: false, ...how });
+      const image = await NVImage.loadFromBase64({ base64: holder.textContent, name: `${id}.nii.gz`, ...how });
       holder.remove();
+      [image.cal_min, image.cal_max] = [low, high]; // given as options, a 0 would count as none and be guessed
       return image;
     };
-    nv.addVolume(await load("ct", { colormap: "gray", cal_min: data.ctWindow[0], cal_max: data.ctWindow[1] }));
-    nv.addVolume(await load("pet", { colormap: "hot-iron", opacity: 0.7, cal_min: 0, cal_max: data.topSuv }));
-    const mask = await load("mask", { colormap: "gray", opacity: LESION_FILL });
+    nv.addVolume(await load("ct", data.ctWindow, { colormap: "gray" }));
+    nv.addVolume(await load("pet", [0, data.topSuv], { colormap: "hot-iron", opacity: 0.7 }));
+    const mask = await load("mask", [0, 1], { colormap: "gray", opacity: LESION_FILL });
     mask.setColormapLabel({ R: [0, 95], G: [0, 227], B: [0, 255], A: [0, 255], labels: ["", "Lesion"] });
     nv.addVolume(mask);
     nv.setAtlasOutline(1);

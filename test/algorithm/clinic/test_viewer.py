@@ -111,6 +111,12 @@ def test_the_viewer_shows_the_suv_and_hu_of_the_images(browser: Any) -> None:
     assert hu == pytest.approx(40, abs=8)
 
 
+def test_it_opens_with_the_levels_of_the_pictures(browser: Any) -> None:
+    levels = browser.execute_script("return window.reportViewer.nv.volumes.map(v => [v.cal_min, v.cal_max])")
+
+    assert levels == [[-160, 240], [0, 10], [0, 1]]
+
+
 def test_the_canvas_shows_something(browser: Any, tmp_path: Path) -> None:
     canvas = browser.find_element("id", "canvas")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
