@@ -28,6 +28,7 @@ from test.checkpoints import (
     to_double,
 )
 from test.plain_network import PlainH2ASeg, reference_inputs, reference_parameters
+from training.kernels import Kernels
 from training.losses import DeepSupervisionLoss
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
@@ -97,7 +98,7 @@ def gradients_of_the_product(
     """Return the loss's gradients as the training loop makes them, by released names."""
     network = copy.deepcopy(network).to(memory_format=torch.channels_last_3d).train()
     images = (image.to(memory_format=torch.channels_last_3d) for image in (ct, pet))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+    with Kernels(dtype), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
         logits = network(*images)
     DeepSupervisionLoss()(logits, truth).backward()
     with torch.no_grad():
