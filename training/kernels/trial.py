@@ -71,7 +71,7 @@ class Trial:
     def _compute(self, route: Route) -> list[Tensor | None]:
         """Return the output and the gradients of input, weight and bias, as training makes them."""
         convolution = self.convolution
-        _spoil_freed_memory(each.numel() for each in (self.x, self.weight, self.incoming))
+        spoil_freed_memory(each.numel() for each in (self.x, self.weight, self.incoming))
         if route != "bfloat16":
             output = convolve(route, convolution, self.x, self.weight, self.bias)
             wanted = [True, True, convolution.bias]
@@ -120,8 +120,14 @@ _PARTS: tuple[Part, ...] = ("output", "input gradient", "weight gradient", "weig
 """Of output, input's, weight's and bias's gradient."""
 
 
-def _spoil_freed_memory(sizes: Iterable[int]) -> None:
-    """Leave NaN where the next buffers will lie: a kernel that reads what it never wrote may find zeros there."""
+def spoil_freed_memory(sizes: Iterable[int]) -> None:
+    """Leave NaN where the next buffers will lie: a kernel that reads what it never wrote would find zeros there.
+
+    Parameters
+    ----------
+    sizes : iterable of int
+        How many numbers the buffers may hold, beside the small ones.
+    """
     sizes = (*(2**power for power in range(6, 16)), *(min(size, _SPOILT) for size in sizes))
     blocks = [torch.full((size,), math.nan) for size in sizes]
     del blocks
