@@ -9,6 +9,7 @@ import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from algorithm.weights import Checkpoint, save_checkpoint
 from evaluation.cases import named_synthetic
 from evaluation.metrics import Scores
 from training.cache import CachedCase
-from training.kernels import Kernels, proven_kernels
+from training.kernels import proven_kernels
 from training.losses import DeepSupervisionLoss
 from training.parallel import Processes
 from training.sampling import Batch, CropSampler, Source, prefetch
@@ -134,7 +135,7 @@ class Trainer:
         self.processes = processes or Processes()
         self.sampler = CropSampler(sources, description, settings.augmentation, settings.seed)
         self.dtype = autocast_dtype(settings.precision, device)
-        self.kernels = Kernels(self.dtype)
+        self.kernels: AbstractContextManager[object] = nullcontext()
         self.recipe = _recipe(description, settings, sources) | {"computed in": str(self.dtype)}
         torch.manual_seed(settings.seed)
         self.network = H2ASeg(description.architecture).to(device)

@@ -392,10 +392,16 @@ def test_it_is_said_once_in_a_process() -> None:
 
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
 def test_another_instruction_set_is_proven_too(limit: str) -> None:
-    script = (
-        "import torch; from test.training.test_kernels import *; from training.loop import autocast_dtype\n"
-        "proven_kernels(SMALL, (32, 32, 16), 2, autocast_dtype('auto', CPU), CPU, print)"
-    )
+    script = """
+import torch
+from algorithm.network.architecture import Architecture
+from training.kernels import proven_kernels
+from training.loop import autocast_dtype
+
+architecture = Architecture(channels=(2, 4, 8, 16, 32), window=(4, 4, 2))
+cpu = torch.device("cpu")
+proven_kernels(architecture, (32, 32, 16), 2, autocast_dtype("auto", cpu), cpu, print)
+"""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
