@@ -33,6 +33,10 @@ from training.losses import DeepSupervisionLoss
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
+BFLOAT16_HERE = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="neither training nor inference is bfloat16 on this CPU",
+)
 
 
 def double_inputs(batch: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -109,7 +113,11 @@ def gradients_of_the_product(
 
 @pytest.mark.parametrize(
     ("batch", "dtype", "likeness"),
-    [(1, torch.float32, 0.9999), (1, torch.bfloat16, 0.8), (2, torch.bfloat16, 0.8)],
+    [
+        (1, torch.float32, 0.9999),
+        pytest.param(1, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
+        pytest.param(2, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
+    ],
 )
 def test_training_follows_the_gradients_of_the_plain_transcription(
     batch: int, dtype: torch.dtype, likeness: float
@@ -415,7 +423,7 @@ class FeatureLayouts(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=BFLOAT16_HERE)])
 def test_no_feature_map_leaves_the_fast_layout(dtype: torch.dtype) -> None:
     # Small sides: from a certain size down torch takes a convolution of its own that gives up the layout.
     network = place(random_network(Architecture()), torch.device("cpu"), dtype)
