@@ -545,7 +545,6 @@ def test_a_damaged_state_is_explained(tree, cache_folder, tmp_path, capsys):
             "clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD, got 'magic'",
         ),
         (["--precision", "float16"], 3, "--precision float16 needs a GPU"),
-        (["--precision", "bfloat16"], 3, "a patch of at least 48 voxels along x, got 32"),
         (["--split", "fold:7/5"], 2, "the fold must lie between 0 and 4, got 7"),
         (["--misalignment", "-1"], 2, "misalignment_voxels must not be negative, got -1"),
         (["--learning-rate", "0"], 2, "learning_rate must be above 0, got 0.0"),
