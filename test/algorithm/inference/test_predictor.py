@@ -36,6 +36,8 @@ from test.support.predictors import (
     volumes,
 )
 
+pytestmark = pytest.mark.numerical
+
 
 @torch.inference_mode()
 def monai_probability(

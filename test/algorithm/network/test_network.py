@@ -31,6 +31,8 @@ from test.support.plain_network import PlainH2ASeg, reference_inputs, reference_
 from training.kernels import Kernels
 from training.losses import DeepSupervisionLoss
 
+pytestmark = pytest.mark.numerical
+
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
 BFLOAT16_HERE = pytest.mark.skipif(

@@ -21,6 +21,8 @@ from algorithm.weights import save_checkpoint
 from evaluation.cases import Case, list_cases
 from evaluation.figures.emphasis import Emphasis, add_arguments, draw, main, measure_case, pet_share, to_rows
 
+pytestmark = pytest.mark.numerical
+
 ARCHITECTURE = Architecture(channels=(4, 4, 4, 4, 8), mcsa=False)
 HOW = Normalisation("clip-scale", low=0, high=10)
 DESCRIPTION = Description("tiny", ARCHITECTURE, (16, 16, 32), (4.0, 4.0, 4.0), HOW, HOW, overlap=0.0)
