@@ -139,10 +139,9 @@ def read_study(
     ------
     MissingInputError
         There is no PET or no CT, or there are several that fit equally well; the sentence lists them.
-    GeometryError
-        The chosen series makes no volume: slices missing, double or uneven, gantry tilt.
     InvalidImageError
-        The PET cannot become SUV; the sentence says what is missing.
+        The chosen series makes no volume (slices missing, double or uneven, gantry tilt), or the PET cannot become
+        SUV; the sentence says what is missing.
     UnreadableImageError
         A file's pixels are damaged.
     InstallationError

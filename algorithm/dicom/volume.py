@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from algorithm.dicom.headers import Header, number, numbers, pydicom_module, text
 from algorithm.dicom.series import Series
 from algorithm.dicom.stack import Slice, slice_step
-from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
+from algorithm.errors import InstallationError, InvalidImageError, UnreadableImageError
 
 AIR_HU = -1024.0
 """What padding becomes: the CT number outside the field of view, as in AutoPET's CTs."""
@@ -43,10 +43,8 @@ def read_ct_volume(series: Series) -> sitk.Image:
 
     Raises
     ------
-    GeometryError
-        The slices make no volume.
     InvalidImageError
-        A slice has no rescale slope or intercept, so that its values are not HU.
+        The slices make no volume, or one has no rescale slope or intercept, so that its values are not HU.
     UnreadableImageError
         Pixels are damaged.
     InstallationError
@@ -77,7 +75,7 @@ def read_pet_volume(series: Series, factors: NDArray[np.float64]) -> sitk.Image:
 
     Raises
     ------
-    GeometryError, UnreadableImageError, InstallationError
+    InvalidImageError, UnreadableImageError, InstallationError
         As :func:`read_ct_volume`.
     """
     check_stack(series)
@@ -85,11 +83,11 @@ def read_pet_volume(series: Series, factors: NDArray[np.float64]) -> sitk.Image:
 
 
 def check_stack(series: Series) -> None:
-    """Raise GeometryError, with the reason, where a series makes no volume."""
+    """Raise InvalidImageError, with the reason, where a series makes no volume."""
     if series.problem:
-        raise GeometryError(f"{series} cannot be used: {series.problem}")
+        raise InvalidImageError(f"{series} cannot be used: {series.problem}")
     if numbers(series.header, "PixelSpacing", 2) is None:
-        raise GeometryError(f"{series} has no PixelSpacing, so its size is unknown; export the series again")
+        raise InvalidImageError(f"{series} has no PixelSpacing, so its size is unknown; export the series again")
 
 
 def voxel_volume_ml(series: Series) -> float:
@@ -147,17 +145,29 @@ def _stored_slices(slices: tuple[Slice, ...]) -> Iterator[tuple[int, NDArray[np.
 
 def _stored_values(path: Path) -> NDArray[np.integer[Any]]:
     """Decode one file: frames, y, x."""
-    pydicom = pydicom_module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            stored = pydicom.dcmread(path, force=True)
+            stored = pydicom_module().dcmread(path, force=True)
+            _choose_decoder(stored)
             pixels: NDArray[np.integer[Any]] = stored.pixel_array
         except Exception as error:  # every decoder has its own kinds
             raise _unreadable(path, error) from error
     if pixels.ndim == 2:
         pixels = pixels[np.newaxis]
     return _without_unused_bits(pixels, stored)
+
+
+def _choose_decoder(stored: Header) -> None:
+    """Let GDCM decode where it can: it refuses damaged streams from which other decoders make wrong pixels."""
+    pydicom = pydicom_module()
+    syntax = getattr(stored.file_meta, "TransferSyntaxUID", None)
+    if syntax is None:  # written before Part 10 files: it has no meta information
+        implicit, _ = stored.original_encoding
+        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        stored.file_meta.TransferSyntaxUID = syntax
+    if syntax.is_compressed and "gdcm" in pydicom.pixels.get_decoder(syntax).available_plugins:
+        stored.pixel_array_options(decoding_plugin="gdcm")
 
 
 def _without_unused_bits(pixels: NDArray[np.integer[Any]], header: Header) -> NDArray[np.integer[Any]]:
