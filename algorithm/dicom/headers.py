@@ -98,6 +98,8 @@ def read_header(path: Path) -> Header | None:
         raise ValueError(str(error) or type(error).__name__) from error
     if getattr(header.file_meta, "MediaStorageSOPClassUID", "") == _STORED_DIRECTORY:
         return None
+    if "SOPClassUID" not in header and "Rows" not in header:
+        raise ValueError("it says neither what it is (SOPClassUID) nor how large (Rows)")
     return header
 
 

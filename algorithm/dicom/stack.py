@@ -126,13 +126,13 @@ def _one_per_place(ordered: list[Slice], normal: NDArray[np.float64]) -> tuple[l
     unique = [_without_repeats(place) for place in places]
     frames = min(len(place) for place in unique)
     if frames > 1 and all(len({one.moment for one in place}) == len(place) for place in unique):
-        problem = f"it is dynamic or gated, with {frames} frames at each position; export one static frame"
+        problem = f"it is dynamic or gated, with {frames} frames at each position"
         return ordered, 0, problem
     kept: list[Slice] = []
     for place in unique:
         if len(place) > 1 and len({_fingerprint(one) for one in place}) > 1:
             first, second = place[:2]
-            return ordered, 0, f"two different slices lie in one place: {first.path} and {second.path}; remove one"
+            return ordered, 0, f"two different slices lie in one place: {first.path} and {second.path}"
         kept.append(place[0])
     return kept, len(ordered) - len(kept), ""
 
@@ -174,11 +174,8 @@ def _spacing_problem(ordered: list[Slice], along: NDArray[np.float64]) -> str:
         f"({along[widest + 1]:.2f} mm)"
     )
     if whole and missing > 0:
-        return f"{missing} slices are missing, as {place}; export the series again"
-    return (
-        f"its slices are unevenly spaced, {gaps.min():.2f} to {gaps.max():.2f} mm, the widest gap {place}; "
-        "export the series again"
-    )
+        return f"{missing} slices are missing, as {place}"
+    return f"its slices are unevenly spaced, {gaps.min():.2f} to {gaps.max():.2f} mm, the widest gap {place}"
 
 
 def _tilt_problem(ordered: list[Slice], normal: NDArray[np.float64], along: NDArray[np.float64]) -> str:
@@ -192,5 +189,5 @@ def _tilt_problem(ordered: list[Slice], normal: NDArray[np.float64], along: NDAr
     degrees = math.degrees(math.atan2(drift[-1], along[-1] - along[0]))
     return (
         f"its slices are shifted sideways by up to {drift.max():.1f} mm, as by a gantry tilt of {degrees:.1f} "
-        "degrees; export a series without tilt"
+        "degrees"
     )

@@ -85,7 +85,10 @@ def read_pet_volume(series: Series, factors: NDArray[np.float64]) -> sitk.Image:
 def check_stack(series: Series) -> None:
     """Raise InvalidImageError, with the reason, where a series makes no volume."""
     if series.problem:
-        raise InvalidImageError(f"{series} cannot be used: {series.problem}")
+        raise InvalidImageError(
+            f"{series} cannot be used: {series.problem}; export it again as one static volume, "
+            "or give another series"
+        )
     if numbers(series.header, "PixelSpacing", 2) is None:
         raise InvalidImageError(f"{series} has no PixelSpacing, so its size is unknown; export the series again")
 

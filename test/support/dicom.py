@@ -23,7 +23,14 @@ from pydicom.uid import (
 )
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-FEET_FIRST = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # supine, feet first: columns run to the right, the normal to the feet
+FEET_FIRST = (
+    -1.0,
+    0.0,
+    0.0,
+    0.0,
+    1.0,
+    0.0,
+)  # supine, feet first: columns run to the right, the normal to the feet
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -247,7 +254,9 @@ def _frame(position: list[float], slope: float, intercept: float, index: int) ->
     ]
     frame.FrameContentSequence = [
         _item(
-            FrameAcquisitionDateTime="20250101110000", FrameAcquisitionDuration=300000.0, InStackPositionNumber=index
+            FrameAcquisitionDateTime="20250101110000",
+            FrameAcquisitionDuration=300000.0,
+            InStackPositionNumber=index,
         )
     ]
     units = _item(CodeValue="Bq/ml", CodingSchemeDesignator="UCUM", CodeMeaning="Becquerels/milliliter")
