@@ -5,6 +5,7 @@ pydicom is no part of the inference image; it is imported on first use, with a s
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import warnings
@@ -24,7 +25,7 @@ PHILIPS_SUV_FACTOR = (0x7053, 0x00, "Philips PET Private Group")
 PHILIPS_ACTIVITY_FACTOR = (0x7053, 0x09, "Philips PET Private Group")
 """Private elements: group, element within the block, and the creator that reserves the block (PS3.5, 7.8.1)."""
 
-_PRIVATE_BLOCKS = range(0x10, 0x18)
+_PRIVATE_BLOCKS = range(0x10, 0x14)
 _PREAMBLE = 128
 _STORED_DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
 
@@ -230,12 +231,14 @@ def _zone(offset: str) -> timezone:
     return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
 
 
+@functools.cache
 def _wanted() -> list[Any]:
-    tags: list[Any] = list(_KEYWORDS.split())
+    """Return the tags to read, as pydicom's own type, which it need not convert for each file."""
+    tags: list[Any] = _KEYWORDS.split()
     for group, offset, _ in (GE_SCAN_DATE_TIME, PHILIPS_SUV_FACTOR, PHILIPS_ACTIVITY_FACTOR):
         for block in _PRIVATE_BLOCKS:
             tags += [group << 16 | block, group << 16 | block << 8 | offset]
-    return tags
+    return [pydicom_module().tag.Tag(tag) for tag in dict.fromkeys(tags)]
 
 
 def _overlay(flat: Header, groups: Header) -> None:

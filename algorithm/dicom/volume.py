@@ -120,7 +120,9 @@ def _read(
                 f"the slice {series.slices[index].path} must have {rows}x{columns} pixels, got {stored.shape}; "
                 "export the series again"
             )
-        np.multiply(stored, slopes[index], out=values[index], casting="unsafe")
+        values[index] = stored
+        if slopes[index] != 1.0:
+            values[index] *= np.float32(slopes[index])
         if intercepts[index]:
             values[index] += intercepts[index]
         padded = _padded(stored, series.slices[index].header)
