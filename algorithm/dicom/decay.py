@@ -74,9 +74,6 @@ def dose_at_reference(
     dose, reckoning = _dose_bq(tracer, overrides, reckoning)
     reckoning = replace(reckoning, dose_mbq=dose / _MEGA, nuclide=nuclide_name(tracer))
     if decay_correction == "ADMIN":
-        if overrides.injection_time or overrides.half_life_s:
-            note = "injection time and half-life were given but are not needed with DecayCorrection ADMIN"
-            reckoning = replace(reckoning, notes=(*reckoning.notes, note))
         used = np.full(len(headers), dose)
         return used, _with_dose(reckoning, used)
     half_life, reckoning = _half_life_s(tracer, overrides, reckoning)

@@ -67,6 +67,8 @@ def pydicom_module() -> ModuleType:
         raise InstallationError(
             "DICOM folders need pydicom, which is not installed; run `pip install -r requirements-clinic.txt`"
         ) from None
+    # Real headers break the rules in ways that do not matter here; what matters is checked where it is used.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     module: ModuleType = pydicom
     return module
 
@@ -129,13 +131,13 @@ def frames(header: Header) -> Iterator[Header]:
 
 def text(header: Header, keyword: str) -> str:
     """Return an element as a stripped text; empty where it is missing or empty."""
-    value = header.get(keyword)
+    value = _value(header, keyword)
     return "" if value is None else str(value).strip().strip("\x00")
 
 
 def words(header: Header, keyword: str) -> tuple[str, ...]:
     """Return the values of a coded element, in capitals; empty where it is missing."""
-    value = header.get(keyword)
+    value = _value(header, keyword)
     if value is None or value == "":
         return ()
     return tuple(str(word).strip().upper() for word in ([value] if isinstance(value, str) else value))
@@ -144,7 +146,7 @@ def words(header: Header, keyword: str) -> tuple[str, ...]:
 def number(header: Header, keyword: str) -> float | None:
     """Return an element as a finite number; None where it is missing, empty or no number."""
     try:
-        return _finite(header.get(keyword))
+        return _finite(_value(header, keyword))
     except (TypeError, ValueError):
         return None
 
@@ -152,7 +154,7 @@ def number(header: Header, keyword: str) -> float | None:
 def numbers(header: Header, keyword: str, count: int) -> tuple[float, ...] | None:
     """Return exactly ``count`` finite numbers, or None."""
     try:
-        values = [_finite(value) for value in header.get(keyword) or ()]
+        values = [_finite(value) for value in _value(header, keyword) or ()]
     except (TypeError, ValueError):
         return None
     found = tuple(value for value in values if value is not None)
@@ -253,6 +255,15 @@ def _overlay(flat: Header, groups: Header) -> None:
                 setattr(flat, classic, element.value)
         if group.keyword == "RealWorldValueMappingSequence":
             flat.RealWorldValueMappingSequence = group.value
+
+
+def _value(header: Header, keyword: str) -> Any:
+    """Return an element's value, or its text where its representation does not allow it (a weight "70,5")."""
+    try:
+        return header.get(keyword)
+    except Exception:  # whatever pydicom stumbles over while it converts
+        raw = header.get_item(keyword).value
+        return raw.decode("latin-1").strip() if isinstance(raw, bytes) else None
 
 
 def _finite(value: object) -> float | None:

@@ -106,6 +106,7 @@ def reckon(series: Series, overrides: SuvOverrides | None = None) -> tuple[NDArr
     )
     per_value, reckoning = rule(pet, start, suv_type)
     factors = slopes * per_value
+    reckoning = replace(reckoning, notes=(*reckoning.notes, *_unused(pet.overrides, reckoning)))
     return factors, replace(reckoning, factor_least=float(factors.min()), factor_most=float(factors.max()))
 
 
@@ -283,6 +284,21 @@ def _weight(pet: _Pet, reckoning: Reckoning) -> tuple[float, Reckoning]:
         notes = (*notes, f"PatientWeight {weight:g} was taken as g, as no patient weighs above 1000 kg")
         weight /= 1000.0
     return weight, replace(reckoning, weight_kg=weight, notes=notes)
+
+
+def _unused(overrides: SuvOverrides, reckoning: Reckoning) -> list[str]:
+    """Name what the user gave in vain."""
+    options = (
+        ("weight", overrides.weight_kg),
+        ("dose", overrides.dose_mbq),
+        ("injection", overrides.injection_time),
+        ("half-life", overrides.half_life_s),
+    )
+    return [
+        f"the {name} was given but is not needed for these units and this decay correction"
+        for name, value in options
+        if value is not None and not any(said.startswith(name) for said in reckoning.overrides)
+    ]
 
 
 def _one_of(pet: _Pet, value: Callable[[Header], str], name: str) -> str:

@@ -128,6 +128,8 @@ def administration(start: str, clock: str, acquired: datetime | None, offset: st
 
 def given_administration(value: str, acquired: datetime | None) -> datetime | None:
     """Parse a user's injection time: HH:MM[:SS] or YYYY-MM-DDTHH:MM[:SS]; None where it is none."""
+    if ":" not in value:
+        return None
     try:
         return datetime.fromisoformat(value).replace(tzinfo=None)
     except ValueError:

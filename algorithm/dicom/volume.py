@@ -23,6 +23,9 @@ from algorithm.errors import InstallationError, InvalidImageError, UnreadableIma
 AIR_HU = -1024.0
 """What padding becomes: the CT number outside the field of view, as in AutoPET's CTs."""
 
+_HU_TYPES = ("", "HU", "HU_MOD", "US")
+"""RescaleType (0028,1054) of CT numbers; US is "unspecified". Dual-energy maps have others (PS3.3 C.11.1.1.2)."""
+
 
 def read_ct_volume(series: Series) -> sitk.Image:
     """Read a CT series in HU.
@@ -51,6 +54,11 @@ def read_ct_volume(series: Series) -> sitk.Image:
         No decoder for the transfer syntax is installed.
     """
     check_stack(series)
+    kind = text(series.header, "RescaleType").upper()
+    if kind not in _HU_TYPES:
+        raise InvalidImageError(
+            f"the CT must be in HU, got RescaleType {kind} in {series}; give another series of the study"
+        )
     slopes = np.array([_rescale(piece, "RescaleSlope", "CT", "HU") for piece in series.slices])
     intercepts = np.array([_rescale(piece, "RescaleIntercept", "CT", "HU") for piece in series.slices])
     image = _read(series, slopes, intercepts, padding=AIR_HU)

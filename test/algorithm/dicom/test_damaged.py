@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from algorithm.dicom.study import read_pet, read_study
 from algorithm.errors import UserError
@@ -132,6 +134,10 @@ def _unknown_nuclide(dataset, _):
     del tracer_of(dataset).RadionuclideCodeSequence
 
 
+def _raw_weight(dataset, _):
+    dataset["PatientWeight"] = RawDataElement(Tag("PatientWeight"), "DS", 6, b"heavy ", 0, False, True)
+
+
 def _units_by_slice(dataset, index):
     dataset.Units = "GML" if index % 2 else "BQML"
 
@@ -197,6 +203,11 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "no pixel spacing": (_pet(PixelSpacing=None), 2, "no PixelSpacing"),
     "pixels cut off": (_cut, 2, r"cannot read the pixels of .*IM0004\.dcm"),
     "a CT without HU": (_edited(None, ct_edit=edit_all(RescaleSlope=None)), 2, "no RescaleSlope, so its values"),
+    "a dual-energy map": (
+        _edited(None, ct_edit=edit_all(RescaleType="Z_EFF")),
+        2,
+        "must be in HU, got RescaleType",
+    ),
     # values that are no SUV
     "rescale intercept": (_pet(RescaleIntercept=5), 2, "RescaleIntercept of a PET must be 0, got 5"),
     "no rescale slope": (_pet(RescaleSlope=None), 2, "RescaleSlope must be above 0, got none"),
@@ -220,6 +231,7 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "lean mass without sex": (_pet(Units="GML", SUVType="LBM", PatientSex=""), 2, "PatientSex .*got none"),
     "surface called weight": (_pet(Units="CM2ML", SUVType="BW"), 2, "CM2ML contradict SUVType BW"),
     "no weight": (_pet(PatientWeight=None), 2, "PatientWeight .*got none.*--weight-kg"),
+    "a weight that is no number": (_edited(_raw_weight), 2, "PatientWeight must be above 0, got heavy"),
     "weight 0": (_pet(PatientWeight=0), 2, "PatientWeight must be above 0, got 0"),
     "no dose": (_pet(RadionuclideTotalDose=None), 2, "RadionuclideTotalDose .*got none.*--dose-mbq"),
     "a dose in kBq": (_pet(RadionuclideTotalDose="368080"), 2, "got 368080, which is neither.*--dose-mbq"),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import find_series
@@ -336,6 +338,22 @@ def test_everything_by_the_user(tmp_path):
     np.testing.assert_allclose(_reckon(tmp_path, edit, overrides)[0], PLAIN, rtol=1e-6)
 
 
+def test_what_was_given_in_vain_is_said(tmp_path):
+    overrides = SuvOverrides(weight_kg=70, half_life_s=6586.2)
+    _, reckoning = _reckon(tmp_path, edit_all(Units="GML"), overrides)
+    assert len(reckoning.notes) == 2
+    assert "the weight was given but is not needed" in reckoning.notes[0]
+
+
+def test_a_duration_that_breaks_the_rules_of_its_representation_is_read(tmp_path):
+    def edit(dataset: Dataset, _: int) -> None:
+        dataset["ActualFrameDuration"] = RawDataElement(
+            Tag("ActualFrameDuration"), "IS", 8, b"300000.0", 0, False, True
+        )
+
+    np.testing.assert_allclose(_reckon(tmp_path, edit)[0], PLAIN, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -344,6 +362,7 @@ def test_everything_by_the_user(tmp_path):
         {"dose_mbq": -1},
         {"half_life_s": 0},
         {"injection_time": "10h"},
+        {"injection_time": "2025-01-01"},
     ],
 )
 def test_overrides_that_make_no_sense_are_refused(wrong):

@@ -97,6 +97,14 @@ def test_enhanced_equals_classic(tmp_path, modality):
     np.testing.assert_allclose(sitk.GetArrayFromImage(enhanced), sitk.GetArrayFromImage(classic), rtol=1e-5)
 
 
+@pytest.mark.parametrize("orientation", [AXIAL, FEET_FIRST, oblique()])
+def test_enhanced_ct_equals_gdcms(tmp_path, orientation):
+    path = Maker(orientation=orientation).enhanced(tmp_path / "e.dcm", "CT", _hu(), [1.0] * 6, intercept=-24.0)
+    image, other = read_ct(tmp_path).image, sitk.ReadImage(str(path))
+    _same_grid(image, other)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), np.maximum(sitk.GetArrayFromImage(other), -1024))
+
+
 SYNTAXES = {
     "RLE": gdcm.TransferSyntax.RLELossless,
     "JPEG lossless SV1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
