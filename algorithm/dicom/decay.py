@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithm.dicom.headers import Header, number, text
+from algorithm.dicom.headers import Header, items, number, text
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.times import (
     Reference,
@@ -84,7 +84,7 @@ def dose_at_reference(
 
 def nuclide_name(tracer: Header) -> str:
     """Return the radionuclide of RadionuclideCodeSequence (0054,0300), as "F-18"; empty where it is unknown."""
-    codes = tracer.get("RadionuclideCodeSequence")
+    codes = items(tracer, "RadionuclideCodeSequence")
     if not codes:
         return ""
     value, meaning = text(codes[0], "CodeValue"), text(codes[0], "CodeMeaning")
@@ -148,15 +148,15 @@ def _uncorrected(
 
 def _tracer(header: Header) -> Header:
     """First item of RadiopharmaceuticalInformationSequence (0054,0016), or nothing at all."""
-    items = header.get("RadiopharmaceuticalInformationSequence") or []
-    if len(items) > 1:
-        doses = {number(item, "RadionuclideTotalDose") for item in items}
+    tracers = items(header, "RadiopharmaceuticalInformationSequence")
+    if len(tracers) > 1:
+        doses = {number(item, "RadionuclideTotalDose") for item in tracers}
         if len(doses) > 1:
             raise InvalidImageError(
-                f"the PET must have one tracer, got {len(items)} items of RadiopharmaceuticalInformationSequence "
+                f"the PET must have one tracer, got {len(tracers)} items of RadiopharmaceuticalInformationSequence "
                 "with different doses; export a PET of one tracer"
             )
-    return items[0] if items else {}
+    return tracers[0] if tracers else {}
 
 
 def _dose_bq(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) -> tuple[float, Reckoning]:

@@ -9,7 +9,6 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
@@ -97,42 +96,39 @@ def read_header(path: Path) -> Header | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_wanted(), force=bare)
+        stored = str(getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
     except Exception as error:  # whatever a damaged file makes pydicom stumble over
-        raise ValueError(str(error) or type(error).__name__) from error
-    if getattr(header.file_meta, "MediaStorageSOPClassUID", "") == _STORED_DIRECTORY:
+        raise ValueError(_one_line(error)) from error
+    if stored == _STORED_DIRECTORY:
         return None
     if "SOPClassUID" not in header and "Rows" not in header:
         raise ValueError("it says neither what it is (SOPClassUID) nor how large (Rows)")
     return header
 
 
-def frames(header: Header) -> Iterator[Header]:
-    """Yield one flat header per frame.
+def frames(header: Header) -> list[Header]:
+    """Return one flat header per frame.
 
     That is the object's own for a classic slice, and for an enhanced multi-frame object its elements overlaid by
     the shared and then by the frame's functional groups (PS3.3 C.7.6.16).
+
+    Raises
+    ------
+    ValueError
+        The functional groups are damaged.
     """
-    pydicom = pydicom_module()
-    per_frame = header.get("PerFrameFunctionalGroupsSequence")
-    if not per_frame:
-        yield header
-        return
-    shared = header.get("SharedFunctionalGroupsSequence") or []
-    top = pydicom.Dataset()
-    top.update({element.tag: element for element in header if element.keyword not in _OF_THE_WHOLE_OBJECT})
-    for item in shared[:1]:
-        _overlay(top, item)
-    for item in per_frame:
-        flat = pydicom.Dataset()
-        flat.update({element.tag: element for element in top})
-        _overlay(flat, item)
-        yield flat
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return [header]
+    try:
+        return _flattened(header)
+    except Exception as error:  # whatever damaged elements make pydicom stumble over
+        raise ValueError(_one_line(error)) from error
 
 
 def text(header: Header, keyword: str) -> str:
-    """Return an element as a stripped text; empty where it is missing or empty."""
+    """Return an element as a text of one line; empty where it is missing or empty."""
     value = _value(header, keyword)
-    return "" if value is None else str(value).strip().strip("\x00")
+    return "" if value is None else " ".join(str(value).replace("\x00", "").split())
 
 
 def words(header: Header, keyword: str) -> tuple[str, ...]:
@@ -141,6 +137,12 @@ def words(header: Header, keyword: str) -> tuple[str, ...]:
     if value is None or value == "":
         return ()
     return tuple(str(word).strip().upper() for word in ([value] if isinstance(value, str) else value))
+
+
+def items(header: Header, keyword: str) -> list[Header]:
+    """Return the items of a sequence; none where it is missing or damaged."""
+    value = _value(header, keyword)
+    return [] if value is None or isinstance(value, str) else list(value)
 
 
 def number(header: Header, keyword: str) -> float | None:
@@ -168,9 +170,9 @@ def private_text(header: Header, element: tuple[int, int, str]) -> str:
     """
     group, offset, creator = element
     for block in _PRIVATE_BLOCKS:
-        owner = _as_text(header.get((group, block))).lower()
+        owner = _as_text(_value(header, (group, block))).lower()
         if owner == creator.lower() or (not owner and block == _PRIVATE_BLOCKS[0]):
-            value = _as_text(header.get((group, block << 8 | offset)))
+            value = _as_text(_value(header, (group, block << 8 | offset)))
             if value:
                 return value
     return ""
@@ -243,6 +245,25 @@ def _wanted() -> list[Any]:
     return [pydicom_module().tag.Tag(tag) for tag in dict.fromkeys(tags)]
 
 
+def _flattened(header: Header) -> list[Header]:
+    dataset = pydicom_module().Dataset
+    top = dataset()
+    top.update({element.tag: element for element in header if element.keyword not in _OF_THE_WHOLE_OBJECT})
+    for item in (header.get("SharedFunctionalGroupsSequence") or [])[:1]:
+        _overlay(top, item)
+    flat = []
+    for item in header.PerFrameFunctionalGroupsSequence:
+        frame = dataset()
+        frame.update({element.tag: element for element in top})
+        _overlay(frame, item)
+        flat.append(frame)
+    return flat or [header]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _overlay(flat: Header, groups: Header) -> None:
     """Put the elements of the functional groups' first items into a flat header."""
     for group in groups:
@@ -257,13 +278,20 @@ def _overlay(flat: Header, groups: Header) -> None:
             flat.RealWorldValueMappingSequence = group.value
 
 
-def _value(header: Header, keyword: str) -> Any:
+def _value(header: Header, keyword: str | tuple[int, int]) -> Any:
     """Return an element's value, or its text where its representation does not allow it (a weight "70,5")."""
     try:
         return header.get(keyword)
     except Exception:  # whatever pydicom stumbles over while it converts
-        raw = header.get_item(keyword).value
+        raw = _raw(header, keyword)
         return raw.decode("latin-1").strip() if isinstance(raw, bytes) else None
+
+
+def _raw(header: Header, keyword: str | tuple[int, int]) -> object:
+    try:
+        return header.get_item(keyword).value
+    except Exception:  # it cannot even be told what kind of value it has
+        return None
 
 
 def _finite(value: object) -> float | None:

@@ -198,13 +198,14 @@ def find_series(folder: Path, *, say: Callable[[str], None] | None = None) -> Fo
             say(f"{count} files looked at")
         try:
             header = read_header(path)
+            flat = [] if header is None else frames(header)
         except (OSError, ValueError) as error:
             damaged.append(f"{path} ({error})")
             continue
         if header is None:
             foreign += 1
         elif number(header, "Rows") and text(header, "SeriesInstanceUID"):
-            _sort_in(stacks, path, header)
+            _sort_in(stacks, path, flat)
         else:
             others += 1
     if not stacks:
@@ -232,8 +233,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def _sort_in(stacks: dict[tuple[object, ...], list[Slice]], path: Path, header: Header) -> None:
-    for index, frame in enumerate(frames(header)):
+def _sort_in(stacks: dict[tuple[object, ...], list[Slice]], path: Path, flat: list[Header]) -> None:
+    for index, frame in enumerate(flat):
         orientation = numbers(frame, "ImageOrientationPatient", 6)
         position = numbers(frame, "ImagePositionPatient", 3)
         kind = _kind(frame, orientation is not None and position is not None)

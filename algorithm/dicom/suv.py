@@ -24,6 +24,7 @@ from algorithm.dicom.headers import (
     PHILIPS_ACTIVITY_FACTOR,
     PHILIPS_SUV_FACTOR,
     Header,
+    items,
     number,
     private_number,
     text,
@@ -133,7 +134,7 @@ def _slopes(pet: _Pet) -> NDArray[np.float64]:
 
 def _scaling(header: Header) -> tuple[float | None, float | None]:
     """Slope and intercept; in enhanced PET those of the real-world values where they name a unit that we know."""
-    mapping = header.get("RealWorldValueMappingSequence")
+    mapping = items(header, "RealWorldValueMappingSequence")
     if mapping and not text(header, "Units") and _mapped_units(header)[0]:
         return number(mapping[0], "RealWorldValueSlope"), number(mapping[0], "RealWorldValueIntercept")
     return number(header, "RescaleSlope"), number(header, "RescaleIntercept")
@@ -147,8 +148,8 @@ def _units(pet: _Pet) -> tuple[str, str]:
 
 
 def _mapped_units(header: Header) -> tuple[str, str]:
-    mapping = header.get("RealWorldValueMappingSequence")
-    codes = mapping[0].get("MeasurementUnitsCodeSequence") if mapping else None
+    mapping = items(header, "RealWorldValueMappingSequence")
+    codes = items(mapping[0], "MeasurementUnitsCodeSequence") if mapping else []
     if not codes:
         return text(header, "RescaleType").upper() if text(header, "RescaleType").upper() == "BQML" else "", ""
     return _UNIT_CODES.get(text(codes[0], "CodeValue").upper(), ("", ""))
