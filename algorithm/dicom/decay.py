@@ -153,8 +153,8 @@ def _tracer(header: Header) -> Header:
         doses = {number(item, "RadionuclideTotalDose") for item in tracers}
         if len(doses) > 1:
             raise InvalidImageError(
-                f"the PET must have one tracer, got {len(tracers)} items of RadiopharmaceuticalInformationSequence "
-                "with different doses; export a PET of one tracer"
+                f"the PET must have one tracer, got {len(tracers)} items of "
+                "RadiopharmaceuticalInformationSequence with different doses; export a PET of one tracer"
             )
     return tracers[0] if tracers else {}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from algorithm.dicom.study import read_pet, read_study
 from algorithm.errors import UserError
@@ -284,6 +284,40 @@ def test_mixed_orientations_are_told_apart(tmp_path):
     """A coronal stack alone is a volume; it is beside an axial one that it is passed over (test_study)."""
     _mixed(tmp_path)
     assert abs(read_pet(tmp_path).series.normal[1]) == pytest.approx(1.0)
+
+
+BROKEN = {"gone": None, "text": b"abc ", "several": b"1\\2\\3\\4", "binary": b"\xff\x00\xfe\x01", "zero": b"0 "}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("kind", ["classic", "enhanced"])
+def test_no_broken_element_ends_in_anything_but_a_sentence(tmp_path, kind, broken):
+    """Each element of a PET in turn: the PET is read all the same, or refused."""
+    stored = PET[:3]
+    if kind == "classic":
+        paths = Maker().pet(tmp_path / "good", stored)
+    else:
+        paths = [Maker().enhanced(tmp_path / "good" / "e.dcm", "PT", stored, [1.0, 2.0, 3.0])]
+    refused: list[str] = []
+    for tag in list(pydicom.dcmread(paths[0]).keys()):
+        for path in paths:
+            _break(path, tmp_path / "bad" / path.name, tag, BROKEN[broken])
+        try:
+            read_pet(tmp_path / "bad")
+        except UserError as error:
+            refused.append(str(error))
+    assert refused
+    assert not any("\n" in sentence for sentence in refused)
+
+
+def _break(source: Path, target: Path, tag: BaseTag, value: bytes | None) -> None:
+    dataset = pydicom.dcmread(source)
+    if value is None or dataset[tag].VR == "SQ":
+        del dataset[tag]
+    else:
+        dataset[tag] = RawDataElement(tag, dataset[tag].VR, len(value), value, 0, False, True)
+    target.parent.mkdir(exist_ok=True)
+    dataset.save_as(target)
 
 
 def test_there_are_thirty_of_them():
