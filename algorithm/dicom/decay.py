@@ -108,7 +108,8 @@ def _decayed_dose(
             "decay; export the PET with its times"
         )
     given, reckoning = _administration(headers, overrides, reckoning, corrected.per_slice[0])
-    elapsed = np.array([_elapsed_s(given, moment, "corrected to") for moment in corrected.per_slice])
+    what = "the time that the PET is corrected to"
+    elapsed = np.array([_elapsed_s(given, moment, what) for moment in corrected.per_slice])
     left = np.exp(-np.log(2.0) / half_life * elapsed)
     reckoning = replace(
         reckoning,
@@ -136,7 +137,7 @@ def _uncorrected(
             "be corrected; export the PET with its times, or corrected for decay"
         )
     given, reckoning = _administration(headers, overrides, reckoning, known[0])
-    elapsed = np.array([_elapsed_s(given, moment, "acquired at") for moment in known])
+    elapsed = np.array([_elapsed_s(given, moment, "the acquisition") for moment in known])
     rate = np.log(2.0) / half_life
     during = rate * np.array(durations_ms) / 1000.0
     factor = during / -np.expm1(-during) * np.exp(rate * elapsed)
@@ -197,7 +198,7 @@ def _half_life_s(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) 
         if usual is None:
             raise InvalidImageError(
                 f"RadionuclideHalfLife must be above 0, got {shown}, and the radionuclide "
-                f"{nuclide or '(none named)'} has none here; give it with --half-life-s"
+                f"{nuclide or '(none named)'} is none of {', '.join(HALF_LIVES_S)}; give it with --half-life-s"
             )
         stored = usual
         notes = (*notes, f"RadionuclideHalfLife is missing: {usual:g} s of {nuclide} was used")
@@ -239,7 +240,7 @@ def _elapsed_s(given: datetime, moment: datetime, what: str) -> float:
     if not -_ROUNDING_S <= elapsed <= _DAY_S:
         raise InvalidImageError(
             f"the injection must lie within a day before the PET, got {_said(given)} for the injection and "
-            f"{_said(moment)} for what the PET is {what}; give the injection's time with --injection-time"
+            f"{_said(moment)} for {what}; give the injection's time with --injection-time"
         )
     return elapsed
 

@@ -303,7 +303,7 @@ def _nothing_found(folder: Path, damaged: list[str], left_out: int) -> MissingIn
     if damaged:
         return UnreadableImageError(f"cannot read the DICOM file {damaged[0]}; export the study again")
     return MissingInputError(
-        f"there is no DICOM image in {folder}, only {left_out} other files; give the study's folder"
+        f"there is no DICOM image in {folder}, only other files ({left_out}); give the study's folder"
         if left_out
         else f"the folder {folder} is empty; give the folder with the study's DICOM files"
     )

@@ -94,7 +94,7 @@ def stacked(slices: list[Slice], orientation: tuple[float, ...]) -> tuple[tuple[
             (),
         )
     ordered, copies, problem = _one_per_place(ordered, normal)
-    notes = [f"{copies} copies of slices were left out"] if copies else []
+    notes = [f"copies of slices left out: {copies}"] if copies else []
     if not problem:
         along = np.array([normal @ one.position for one in ordered])
         problem = _spacing_problem(ordered, along) or _tilt_problem(ordered, normal, along)
@@ -174,7 +174,7 @@ def _spacing_problem(ordered: list[Slice], along: NDArray[np.float64]) -> str:
         f"({along[widest + 1]:.2f} mm)"
     )
     if whole and missing > 0:
-        return f"{missing} slices are missing, as {place}"
+        return f"{missing} slice{'s are' if missing > 1 else ' is'} missing, as {place}"
     return f"its slices are unevenly spaced, {gaps.min():.2f} to {gaps.max():.2f} mm, the widest gap {place}"
 
 

@@ -171,7 +171,7 @@ CASES: dict[str, tuple[Break, int, str]] = {
     # what lies in the folder
     "no such folder": (lambda folder: None, 2, "there is no folder"),
     "empty folder": (lambda folder: folder.mkdir(), 2, "the folder .* is empty"),
-    "no DICOM in it": (_text_file, 2, "no DICOM image in .*, only 1 other files"),
+    "no DICOM in it": (_text_file, 2, "no DICOM image in .*, only other files .1."),
     "a garbled file": (_garbled, 2, r"cannot read the DICOM file .*x\.dcm"),
     "no PET": (_only("CT"), 2, "there is no PET series in .*, only 1 CT"),
     "no CT": (_only("PT"), 2, "there is no CT series in .*, only 1 PT"),
@@ -181,7 +181,7 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "two patients": (_patients, 2, "must be of one patient, got PatientID P-study .* somebody else"),
     "two spaces": (_other_space, 2, "no CT shares the FrameOfReferenceUID"),
     # slices that make no volume
-    "a slice missing": (_without(3), 2, r"1 slices are missing, as between IM\d+\.dcm \(106.00 mm\)"),
+    "a slice missing": (_without(3), 2, r"1 slice is missing, as between IM\d+\.dcm \(106.00 mm\)"),
     "slices missing in two places": (_without(2, 5), 2, "2 slices are missing"),
     "one slice only": (_without(*range(1, 8)), 2, "one slice only"),
     "unevenly spaced": (_edited(_moved), 2, r"unevenly spaced, 3\.00 to 4\.30 mm"),

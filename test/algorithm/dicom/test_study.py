@@ -164,7 +164,7 @@ def test_copies_of_slices_are_left_out(tmp_path):
     shutil.copy(first, tmp_path / "again.dcm")
     study = read_study(tmp_path)
     assert study.pet.GetSize()[2] == 6
-    assert "1 copies of slices were left out" in study.notes
+    assert "copies of slices left out: 1" in study.notes
 
 
 def test_copies_under_another_uid_are_left_out_too(tmp_path):
