@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from algorithm import __version__
+from algorithm import __version__, server
+from algorithm.callcache import CallCache
 from algorithm.description import read_description
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import check_writable
@@ -70,11 +71,25 @@ def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started
         edition=job.edition.value,
         started=started,
         progress=Progress(bar=True),
+        scribbles=job.scribbles,
+        cache=CallCache(args.cache) if job.edition.interactive else None,
     )
-    write_mask(result.mask, result.pair.pet, job.mask, protect=(job.ct, job.pet))
+    write_mask(result.mask, result.pair.pet, job.mask, protect=(job.ct, job.pet), instead_of=job.earlier)
     for path, value in job.extras.items():
         write_json(path, value)
     _finish(result, job.mask, args.report, args.picture)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Do jobs as grand-challenge's invoke API asks for them; weights are loaded and kernels warm before the first."""
+    _check_options(args)
+
+    def load() -> server.Job:
+        segmenter = _segmenter(args)
+        segmenter.warm_up()
+        return lambda called: do_job(args, lambda: segmenter, called)
+
+    return server.serve(load, args.host, args.port)
 
 
 def predict(args: argparse.Namespace) -> int:
