@@ -23,9 +23,9 @@ from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.limits import Coarsening, check_memory, seconds_after_prediction
 from algorithm.postprocessing import Lesion, measure_lesions
-from algorithm.preprocessing import prepare
+from algorithm.preprocessing import Prepared, prepare
 from algorithm.report import RunReport, Stopwatch, report_of
-from algorithm.segmentation import EnsembleCase, mask_of, prepare_case, segment_prepared
+from algorithm.segmentation import mask_of, prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, build_network
 
 _log = logging.getLogger(__name__)
@@ -144,9 +144,9 @@ class Segmenter:
         with watch.stage("read"):
             pair = read_pet_ct(ct, pet)
         notes = _notes_on(pair)
-        case, prediction = self._predict_in_time(pair, settings, started, watch, progress)
+        prepared, prediction = self._predict_in_time(pair, settings, started, watch, progress)
         with watch.stage("postprocess"):
-            mask = mask_of(prediction.probability, case.prepared, pair.pet, self.descriptions[0])
+            mask = mask_of(prediction.probability, prepared, pair.pet, self.descriptions[0])
             lesions = measure_lesions(mask, pair.pet)
         notes += prediction.notes
         report = report_of(pair, self.descriptions, prediction, lesions, watch, edition=edition, notes=notes)
@@ -154,7 +154,7 @@ class Segmenter:
 
     def _predict_in_time(
         self, pair: PetCt, settings: InferenceSettings, started: float, watch: Stopwatch, progress: Progress
-    ) -> tuple[EnsembleCase, Prediction]:
+    ) -> tuple[Prepared, Prediction]:
         """Prepare and predict, on ever coarser grids until one pass fits the time limit."""
         # A number of flips that was asked for is done however long it takes.
         limit_s = settings.time_limit_s if settings.flips is None else None
@@ -178,7 +178,7 @@ class Segmenter:
                 grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue
-            return case, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))
+            return case.prepared, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))
 
 
 def _notes_on(pair: PetCt) -> list[str]:
