@@ -92,7 +92,7 @@ class TestMistakes:
 
     def test_unknown_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["segment"]) == 2
-        assert "must be one of run, predict, preflight, weights, got 'segment'" in capsys.readouterr().err
+        assert "must be one of run, serve, predict, preflight, weights, got 'segment'" in capsys.readouterr().err
 
     @pytest.mark.parametrize("what", ["CT", "PET"])
     def test_damaged_image(self, what, job, checkpoint, capsys) -> None:
