@@ -27,10 +27,10 @@ from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.limits import Coarsening, check_memory, seconds_after_prediction
 from algorithm.postprocessing import Lesion, measure_lesions
-from algorithm.preprocessing import prepare, restore
+from algorithm.preprocessing import Prepared, prepare, restore
 from algorithm.report import RunReport, Stopwatch, report_of
 from algorithm.scribbles import Scribbles
-from algorithm.segmentation import EnsembleCase, mask_on, prepare_case, segment_prepared
+from algorithm.segmentation import mask_on, prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, build_network
 
 _log = logging.getLogger(__name__)
@@ -185,18 +185,18 @@ class Segmenter:
         cache: CallCache | None,
     ) -> Seen:
         """Return the case as the network sees it, or saw it in an earlier call."""
-        keeps = cache is not None and cache.usable
-        if keeps:
+        key = None
+        if cache is not None and cache.usable:
             with watch.stage("cache"):
                 key = self._key(pair, settings)
                 seen = cache.find(key, self.predictor.execution)
             if seen is not None:
                 progress.say("the network saw this case in an earlier call; its probability is used again")
                 return seen
-        case, prediction = self._predict_in_time(pair, settings, started, watch, progress)
-        prediction.probability[~case.prepared.matter] = 0
-        seen = Seen(prediction, geometry_of(case.prepared.grid))
-        if keeps:
+        prepared, prediction = self._predict_in_time(pair, settings, started, watch, progress)
+        prediction.probability[~prepared.matter] = 0
+        seen = Seen(prediction, geometry_of(prepared.grid))
+        if key is not None and cache is not None:
             with watch.stage("cache"):
                 cache.keep(key, seen)
         return seen
@@ -208,7 +208,7 @@ class Segmenter:
 
     def _predict_in_time(
         self, pair: PetCt, settings: InferenceSettings, started: float, watch: Stopwatch, progress: Progress
-    ) -> tuple[EnsembleCase, Prediction]:
+    ) -> tuple[Prepared, Prediction]:
         """Prepare and predict, on ever coarser grids until one pass fits the time limit."""
         # A number of flips that was asked for is done however long it takes.
         limit_s = settings.time_limit_s if settings.flips is None else None
@@ -232,7 +232,7 @@ class Segmenter:
                 grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue
-            return case, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))
+            return case.prepared, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))
 
 
 def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scribbles) -> Guided:
