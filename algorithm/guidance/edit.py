@@ -17,7 +17,9 @@ MOST_STROKES = 40
 """Of more lines or clicks, only the points themselves are set; the editions give 5 lines or 20 clicks."""
 
 _SAME_STROKE_MM = 10.0  # points of one line that was clipped to a hollow error may lie so far apart
-_LEAST_LOG_ODDS = 0.2
+SPL=1.0
+KEEP=True
+_LEAST_LOG_ODDS = 0.0
 _SMOOTHING_VOXELS = 0.7  # of the log odds: ragged borders are noise
 
 Mask = NDArray[np.uint8]
@@ -170,8 +172,10 @@ def edit(mask: Mask, stroke: Stroke, earlier: Sequence[Stroke], case: Case, weig
     odds[asked] = log_odds(look_around(here, asked), weights.of(tumour=stroke.tumour))
     share = ndimage.gaussian_filter(asked.astype(np.float64), _SMOOTHING_VOXELS)
     odds = ndimage.gaussian_filter(odds, _SMOOTHING_VOXELS) / np.maximum(share, 1e-3)
-    wrong = asked & ((odds > _LEAST_LOG_ODDS) | here.scribble)
-    mask[box][_connected(wrong, here.scribble)] = stroke.tumour
+    wrong = _connected(asked & ((odds > _LEAST_LOG_ODDS) | here.scribble), here.scribble)
+    if not stroke.tumour:
+        wrong |= _splinters(here, wrong)
+    mask[box][wrong] = stroke.tumour
 
 
 def surround(mask: Mask, stroke: Stroke, case: Case) -> tuple[Box, Surroundings]:
@@ -206,6 +210,22 @@ def in_question(here: Surroundings, opposite: Bools) -> Bools:
     if opposite.any():
         asked &= here.distance_mm < ndimage.distance_transform_edt(~opposite, sampling=here.spacing_zyx)
     return _connected(asked, here.scribble)
+
+
+def _splinters(here: Surroundings, removed: Bools) -> Bools:
+    """Return what a cut leaves over of the pieces that it cuts: small parts wholly within reach of the stroke.
+
+    They would count as lesions of their own. A part that holds more voxels than were cut off stays.
+    """
+    cut = _connected(here.wrong, removed)
+    labels, count = ndimage.label(cut & ~removed, CONNECTIVITY)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    loose = sizes < SPL * np.count_nonzero(removed)
+    loose[labels[here.distance_mm > REACH_MM]] = False
+    loose[sizes == (sizes[1:].max() if KEEP and count else 0)] = False
+    loose[0] = False
+    splinters: Bools = loose[labels]
+    return splinters
 
 
 def _marked(strokes: Sequence[Stroke], here: Surroundings, box: Box) -> Bools:
