@@ -82,7 +82,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments)
+    default = "serve" if console.platform_invokes() else "container"
+    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments, default=default)
 
 
 if __name__ == "__main__":

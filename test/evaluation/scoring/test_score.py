@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -288,13 +289,14 @@ def test_scores_come_case_by_case(cohort):
 
 
 def test_scoring_needs_no_module_of_another_command(cohort, monkeypatch):
-    for name, (module, _) in COMMANDS.items():
+    for name, command in COMMANDS.items():
         if name not in ("score", "compare", "container"):
-            monkeypatch.setitem(COMMANDS, name, (f"{module}_that_is_not_installed", ""))
+            absent = {key: f"not_installed.{getattr(command, key)}" for key in ("options", "run")}
+            monkeypatch.setitem(COMMANDS, name, dataclasses.replace(command, **absent))
     assert score(cohort, "III") == 0
 
 
 def test_a_command_whose_module_is_missing_is_a_broken_installation(monkeypatch, capsys):
-    monkeypatch.setitem(COMMANDS, "cohort", ("evaluation.nowhere", ""))
+    monkeypatch.setitem(COMMANDS, "cohort", dataclasses.replace(COMMANDS["cohort"], options="nowhere:add"))
     assert main(["cohort"]) == 3
-    assert "needs the module evaluation.nowhere" in capsys.readouterr().err
+    assert "needs the module nowhere, which is not installed; run" in capsys.readouterr().err
