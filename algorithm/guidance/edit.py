@@ -17,8 +17,8 @@ MOST_STROKES = 40
 """Of more lines or clicks, only the points themselves are set; the editions give 5 lines or 20 clicks."""
 
 _SAME_STROKE_MM = 10.0  # points of one line that was clipped to a hollow error may lie so far apart
-SPL=1.0
-KEEP=True
+SPL = 1.0
+KEEP = True
 _LEAST_LOG_ODDS = 0.0
 _SMOOTHING_VOXELS = 0.7  # of the log odds: ragged borders are noise
 

@@ -1,8 +1,8 @@
 """Fit the guidance's weights: play the loop, note which voxels around each scribble were wrong, regress.
 
-``python -m evaluation.interactive.fit --cases CASES --weights weights/h2aseg.json`` prints the weights as they stand
-in :mod:`algorithm.guidance.evidence`. In the first round a teacher, who knows the truth, corrects a little around each
-scribble; in the later ones the weights fitted so far do, so that they learn from the masks that they will meet.
+``python -m evaluation.interactive.fit --cases CASES`` prints the weights as they stand in
+:mod:`algorithm.guidance.evidence`. In the first round a teacher, who knows the truth, corrects a little around
+each scribble; in the later ones the weights fitted so far do: they learn from the masks that they will meet.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,8 @@ from evaluation.scoring.metrics import Scores, measure
 
 Segment = Callable[[Case, Path], NDArray[np.uint8]]
 """Takes a case and its ``lesion-clicks.json`` with all points so far; returns the mask (uint8 z, y, x) on the
-PET's grid. A UserError is a failed call. Whatever answers to this can be played against: the network in this process
-(:mod:`evaluation.interactive.network`), or a container."""
+PET's grid. A UserError is a failed call. Whatever answers to this can be played against: the network in this
+process (:mod:`evaluation.interactive.network`), or a container."""
 
 STEPS = {"IV": 11, "V": 6}
 """Predictions of a case by edition; the first is without scribbles."""
@@ -45,12 +46,15 @@ class Step:
         What was added before it; empty at the first step and where nothing was wrong.
     scores : Scores
         Dice and lesion F1 of 0 for a failed call.
+    seconds : float
+        Of the call.
     failure : str or None
         Why the call failed.
     """
 
     drawn: tuple[Scribble, ...]
     scores: Scores
+    seconds: float
     failure: str | None = None
 
 
@@ -111,12 +115,14 @@ def play(case: Case, segment: Segment, *, edition: str, kind: str, steps: int, s
     for number in range(steps):
         new = _drawn(truth, mask, edition, kind, rng) if number else []
         drawn += new
+        began = time.monotonic()
         answer, failure = _call(segment, case, drawn, truth.shape)
+        seconds = time.monotonic() - began
         mask = mask if answer is None else answer
         scores = measure(truth, mask, truth_image.GetSpacing(), RULES[edition], surfaces=False)
         if failure:
             scores = replace(scores, dice=0.0, lesion_f1=0.0)
-        played.append(Step(tuple(new), scores, failure))
+        played.append(Step(tuple(new), scores, seconds, failure))
     return Played(case.name, kind if edition == "V" else "click", tuple(played))
 
 
