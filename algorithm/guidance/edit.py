@@ -17,9 +17,7 @@ MOST_STROKES = 40
 """Of more lines or clicks, only the points themselves are set; the editions give 5 lines or 20 clicks."""
 
 _SAME_STROKE_MM = 10.0  # points of one line that was clipped to a hollow error may lie so far apart
-SPL = 1.0
-KEEP = True
-_LEAST_LOG_ODDS = 0.0
+_LEAST_LOG_ODDS = 0.0  # more probably wrong than not
 _SMOOTHING_VOXELS = 0.7  # of the log odds: ragged borders are noise
 
 Mask = NDArray[np.uint8]
@@ -167,14 +165,15 @@ def edit(mask: Mask, stroke: Stroke, earlier: Sequence[Stroke], case: Case, weig
     if not _contradicted(stroke, mask):
         return
     box, here = surround(mask, stroke, case)
-    asked = in_question(here, _marked([each for each in earlier if each.tumour != stroke.tumour], here, box))
+    opposite = _marked([each for each in earlier if each.tumour != stroke.tumour], here, box)
+    asked = in_question(here, opposite)
     odds = np.zeros(asked.shape)
     odds[asked] = log_odds(look_around(here, asked), weights.of(tumour=stroke.tumour))
     share = ndimage.gaussian_filter(asked.astype(np.float64), _SMOOTHING_VOXELS)
     odds = ndimage.gaussian_filter(odds, _SMOOTHING_VOXELS) / np.maximum(share, 1e-3)
     wrong = _connected(asked & ((odds > _LEAST_LOG_ODDS) | here.scribble), here.scribble)
     if not stroke.tumour:
-        wrong |= _splinters(here, wrong)
+        wrong |= _splinters(here, wrong, opposite)
     mask[box][wrong] = stroke.tumour
 
 
@@ -212,17 +211,17 @@ def in_question(here: Surroundings, opposite: Bools) -> Bools:
     return _connected(asked, here.scribble)
 
 
-def _splinters(here: Surroundings, removed: Bools) -> Bools:
+def _splinters(here: Surroundings, removed: Bools, tumour_points: Bools) -> Bools:
     """Return what a cut leaves over of the pieces that it cuts: small parts wholly within reach of the stroke.
 
-    They would count as lesions of their own. A part that holds more voxels than were cut off stays.
+    They would count as lesions of their own. The largest part stays, and so does one that is larger than what was
+    cut off or holds a tumour point.
     """
-    cut = _connected(here.wrong, removed)
-    labels, count = ndimage.label(cut & ~removed, CONNECTIVITY)
+    labels, count = ndimage.label(_connected(here.wrong, removed) & ~removed, CONNECTIVITY)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    loose = sizes < SPL * np.count_nonzero(removed)
-    loose[labels[here.distance_mm > REACH_MM]] = False
-    loose[sizes == (sizes[1:].max() if KEEP and count else 0)] = False
+    sizes[0] = 0
+    loose = (sizes > 0) & (sizes < min(np.count_nonzero(removed), sizes.max()))
+    loose[labels[(here.distance_mm > REACH_MM) | tumour_points]] = False
     loose[0] = False
     splinters: Bools = loose[labels]
     return splinters
