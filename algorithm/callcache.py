@@ -1,8 +1,8 @@
 """What is kept of a case between the calls of the interactive editions, so that later calls cost guidance alone.
 
 AutoPET V mounts ``/cache`` for the calls of one case. It gets one file: the probability on the network's grid, the
-grid, and how it was made, under a name that is the hash of all that decides it. Whatever is found there that is not
-whole, or was made otherwise, counts as not found.
+grid, and how it was made, under a name that is the hash of all that decides it. Whatever is found there that is
+not whole, or was made otherwise, counts as not found.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Seen:
 
 
 def key_of(images: Sequence[Path], *settings: object) -> str:
-    """Return the hash of images (files, or folders of DICOM files) and of all settings that decide a probability."""
+    """Return the hash of images (files, or folders of DICOM files) and all settings that decide a probability."""
     digest = hashlib.sha256(repr((__version__, settings)).encode())
     for image in images:
         for path in sorted(image.rglob("*")) if image.is_dir() else [image]:
