@@ -82,9 +82,27 @@ def read_pet_ct(ct_path: Path, pet_path: Path) -> PetCt:
     GeometryError
         The CT has nothing to show where the PET lies.
     """
-    pet = read_image(pet_path, "PET")
+    return pair_of(read_image(ct_path, "CT"), read_image(pet_path, "PET"), ct_path, pet_path)
+
+
+def pair_of(ct: sitk.Image, pet: sitk.Image, ct_path: Path, pet_path: Path) -> PetCt:
+    """Check a CT (HU) and a PET (SUV) that were read, and bring the CT onto the PET's grid.
+
+    Parameters
+    ----------
+    ct, pet : SimpleITK.Image
+        3-D, float32. A CT on the PET's grid gets the PET's header: those of one grid may differ in rounding.
+    ct_path, pet_path : Path
+        Where they came from, for messages: files, or folders of DICOM files.
+
+    Raises
+    ------
+    InvalidImageError
+        The values cannot be SUV or HU.
+    GeometryError
+        The CT has nothing to show where the PET lies.
+    """
     _check_suv(pet, pet_path)
-    ct = read_image(ct_path, "CT")
     _check_hu(ct, ct_path)
     resampled = not same_geometry(ct, pet)
     if resampled:
