@@ -18,7 +18,7 @@ from algorithm.preprocessing import body_mask, bounding_box, matter_mask, normal
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from training.cache import CachedCase
-from training.settings import Precision
+from training.recipe import Precision
 
 _PAPER = RULES["paper"]
 
