@@ -8,7 +8,7 @@ import logging
 from training.datasets import Case
 from training.fold_scores import Row, score_fold
 from training.options import CrossValidationOptions, parsed_as
-from training.preparation import Material, stored_folds
+from training.preparation import PreparedData, stored_folds
 from training.score_tables import table, write_case_list, write_reports
 from training.session import open_session
 from training.splits import Split, fold_split
@@ -22,20 +22,20 @@ def main(args: argparse.Namespace) -> int:
     options = parsed_as(CrossValidationOptions, args)
     training, out = options.training, options.training.data.out
     with open_session(training) as session:
-        material = session.gather_material()
+        data = session.prepare_data()
         initial = training.network.init
         if initial and not initial.is_dir():
-            check_never_saw(initial, material.datasets[0].folder)
+            check_never_saw(initial, data.datasets[0].folder)
         rows: list[Row] = []
         held_back: list[Case] = []
-        for fold, split in enumerate(folds_of(material, options.folds, training.recipe.seed)):
+        for fold, split in enumerate(folds_of(data, options.folds, training.recipe.seed)):
             log.info("fold %d of %d: %d patients held back", fold, options.folds, len(split.test))
             start = end_of_earlier_fold(initial, fold, split) if initial and initial.is_dir() else initial
             name = f"{out.resolve().name}-fold-{fold}"
-            run = session.train(name, material, split, out / f"fold_{fold}", start)
+            run = session.train(name, data, split, out / f"fold_{fold}", start)
             if not run.finished:
                 return 0
-            cases = held_back_cases(material, split)
+            cases = held_back_cases(data, split)
             held_back += cases
             rows += score_fold(
                 fold,
@@ -48,26 +48,26 @@ def main(args: argparse.Namespace) -> int:
             )
         if session.processes.is_first:
             write_reports(rows, out)
-            write_case_list(held_back, material.datasets[0].folder, out / "cases.csv")
-            log.info("\n%s\n\nevery patient: %s", table(rows), out / "scores.csv")
+            write_case_list(held_back, data.datasets[0].folder, out / "cases.csv")
+            print(f"\n{table(rows)}\n\nevery patient: {out / 'scores.csv'}", flush=True)
     return 0
 
 
-def folds_of(material: Material, folds: int, seed: int) -> list[Split]:
+def folds_of(data: PreparedData, folds: int, seed: int) -> list[Split]:
     """Return the folds of the first data folder; all patients of the other folders train in each.
 
     An nnU-Net ``splits_final.json`` in the first folder is used if it has this many folds.
     """
-    dataset, cache = material.datasets[0], material.caches[0]
+    dataset, cache = data.datasets[0], data.caches[0]
     splits = stored_folds(dataset, cache)
     if len(splits) != folds:
         patients = {case.patient for case in cache.cases}
         splits = [fold_split(patients, fold, folds, seed) for fold in range(folds)]
-    others = tuple(sorted({case.patient for other in material.caches[1:] for case in other.cases}))
+    others = tuple(sorted({case.patient for other in data.caches[1:] for case in other.cases}))
     return [Split(train=split.train + others, test=split.test) for split in splits]
 
 
-def held_back_cases(material: Material, split: Split) -> list[Case]:
+def held_back_cases(data: PreparedData, split: Split) -> list[Case]:
     """Return the usable cases of the first data folder whose patients are held back."""
-    usable = {case.name for case in material.caches[0].of(split.test)}
-    return [case for case in material.datasets[0].cases if case.name in usable]
+    usable = {case.name for case in data.caches[0].of(split.test)}
+    return [case for case in data.datasets[0].cases if case.name in usable]

@@ -6,7 +6,7 @@ import argparse
 import logging
 
 from training.options import FitOptions, parsed_as
-from training.preparation import split_material
+from training.preparation import split_patients
 from training.session import open_session
 
 log = logging.getLogger(__name__)
@@ -17,9 +17,9 @@ def main(args: argparse.Namespace) -> int:
     options = parsed_as(FitOptions, args)
     training = options.training
     with open_session(training) as session:
-        material = session.gather_material()
-        split = split_material(material, options.split, training.recipe.seed)
+        data = session.prepare_data()
+        split = split_patients(data, options.split, training.recipe.seed)
         name = options.name or training.data.out.resolve().name
-        run = session.train(name, material, split, training.data.out, training.network.init)
+        run = session.train(name, data, split, training.data.out, training.network.init)
         log.info("weights: %s", run.checkpoint)
     return 0

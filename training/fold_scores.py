@@ -26,10 +26,10 @@ from evaluation.handover.bundle import folder_sha256
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from evaluation.scoring.score import write_text
+from training.baselines import BASELINES, Threshold
 from training.datasets import Case, Study, read_study
 from training.parallel import Processes
 from training.recipe import Precision
-from training.yardsticks import YARDSTICKS, Threshold
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def score_fold(
     precision: Precision,
     processes: Processes | None = None,
 ) -> list[Row]:
-    """Segment and score the held-back cases, and the yardsticks on them; finished scores are read again.
+    """Segment and score the held-back cases, and the baselines on them; finished scores are read again.
 
     The processes share the cases; all get all the rows. Masks of all folds are written to
     ``masks/METHOD/CASE.nii.gz`` beside the folds' folders, on the PET's own grid.
@@ -77,7 +77,7 @@ def score_fold(
     rows: list[Row] = []
     for case in processes.own(cases):
         study = read_study(case)
-        masks = {name: _threshold(study, rule) for name, rule in YARDSTICKS.items()}
+        masks = {name: _threshold(study, rule) for name, rule in BASELINES.items()}
         for count in flips:
             settings = job.Settings(device=device.type, precision=precision, flips=count)
             masks[_method(count)] = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Material:
+class PreparedData:
     """The preprocessed cases of all data folders.
 
     Attributes
@@ -61,7 +61,7 @@ class Material:
         return tuple(case for cache in self.caches for case in cache.of(wanted))
 
 
-def gather(data: DataOptions, *, spacing: Spacing, workers: int, processes: Processes) -> Material:
+def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Processes) -> PreparedData:
     """Find and preprocess the cases; log which are skipped and which are tumour-free, and why.
 
     Raises
@@ -94,16 +94,16 @@ def gather(data: DataOptions, *, spacing: Spacing, workers: int, processes: Proc
                 f"none of the cases in {dataset.folder} is usable; the reasons are listed above"
             )
         caches.append(cache)
-    return Material(datasets, tuple(caches), tuple(data.share or (len(cache.cases) for cache in caches)))
+    return PreparedData(datasets, tuple(caches), tuple(data.share or (len(cache.cases) for cache in caches)))
 
 
-def split_material(material: Material, rule: str, seed: int) -> Split:
+def split_patients(data: PreparedData, rule: str, seed: int) -> Split:
     """Split the patients of each data folder by the same rule (see ``choose_split``) and join the results.
 
     For ``fold:K/N`` an nnU-Net ``splits_final.json`` in the folder is used if it has N folds.
     """
     split = Split(())
-    for dataset, cache in zip(material.datasets, material.caches, strict=True):
+    for dataset, cache in zip(data.datasets, data.caches, strict=True):
         stored = stored_folds(dataset, cache) if rule.startswith("fold:") else []
         if stored and parse_fold(rule)[1] == len(stored):
             split += stored[parse_fold(rule)[0]]

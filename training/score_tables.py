@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation.scoring.metrics import Scores
 from evaluation.scoring.score import csv_text, write_text
-from evaluation.scoring.score import summarise as spread
+from evaluation.scoring.score import summarise as summarise_values
 from training.datasets import Case
 from training.fold_scores import Row, file_name
 
@@ -59,7 +59,7 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float]]]:
     for row in rows:
         by_method.setdefault(row.method, []).append(row.scores)
     return {
-        method: {name: spread([getattr(score, name) for score in scores]) for name in REPORTED}
+        method: {name: summarise_values([getattr(score, name) for score in scores]) for name in REPORTED}
         for method, scores in by_method.items()
     }
 

@@ -21,7 +21,7 @@ from training.cache import CachedCase
 from training.device import choose_device
 from training.options import TrainingOptions
 from training.parallel import Processes, join_processes, leave_processes
-from training.preparation import Material, describe, gather, parse_normalisation
+from training.preparation import PreparedData, describe, parse_normalisation, prepare
 from training.splits import Split, write_split
 from training.trainer import Plan, Run, Trainer
 
@@ -49,23 +49,23 @@ class Session:
     processes: Processes
     deadline: float
 
-    def gather_material(self) -> Material:
+    def prepare_data(self) -> PreparedData:
         """Find and preprocess the cases that the options name."""
-        return gather(
+        return prepare(
             self.options.data,
             spacing=self.options.network.spacing,
             workers=self.options.running.workers,
             processes=self.processes,
         )
 
-    def train(self, name: str, material: Material, split: Split, out: Path, initial: Path | None) -> Run:
+    def train(self, name: str, data: PreparedData, split: Split, out: Path, initial: Path | None) -> Run:
         """Train on one split, or go on where a run in this folder stopped.
 
         Parameters
         ----------
         name : str
             Of the checkpoint.
-        material : Material
+        data : PreparedData
         split : Split
         out : Path
             Folder of the run; made if need be.
@@ -79,14 +79,14 @@ class Session:
         """
         recipe = self.options.recipe
         out.mkdir(parents=True, exist_ok=True)
-        training, validation = material.cases(split.train), material.cases(split.validation)
+        training, validation = data.cases(split.train), data.cases(split.validation)
         log.info(
             "%d training, %d validation cases; split in %s", len(training), len(validation), out / "split.json"
         )
         start = load_checkpoint(initial) if initial else None
-        description = self._description(name, training, material.names(split.train), start)
+        description = self._description(name, training, data.names(split.train), start)
         trainer = Trainer(
-            description, recipe, material.sources(split.train), validation, self.device, self.processes, start
+            description, recipe, data.sources(split.train), validation, self.device, self.processes, start
         )
         if trainer.resume(out):
             log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)

@@ -14,8 +14,8 @@ from test.support.training_runs import (
 )
 from test.support.trees import write_tree
 from training.__main__ import main
+from training.baselines import best_threshold
 from training.splits import read_split
-from training.yardsticks import best_threshold
 
 FOLDERS = ("SUV_2.5", "SUV_4", "41_of_SUVmax", "best_threshold_knows_the_truth", "network", "network_8_flips")
 

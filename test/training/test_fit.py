@@ -171,6 +171,7 @@ def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
         return float(output.split("loss ")[1].split()[0])
 
     assert loss(together) == pytest.approx(loss(alone), abs=2e-4)
+    assert together.count("epoch 1/1") == 1  # the second process is silent
     one, two = state_of(tmp_path / "one")["network"], state_of(tmp_path / "two")["network"]
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
 
