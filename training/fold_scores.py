@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 import algorithm
 import evaluation
-from algorithm import job
 from algorithm.description import read_description
 from algorithm.images import write_mask
+from algorithm.inference.progress import Progress
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from evaluation.handover.bundle import folder_sha256
 from evaluation.scoring.editions import RULES
@@ -32,6 +33,8 @@ from training.parallel import Processes
 from training.recipe import Precision
 
 log = logging.getLogger(__name__)
+
+_SILENT = Progress(logging.DEBUG)
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,15 @@ def score_fold(
             return [Row(**{**row, "scores": Scores(**row["scores"])}) for row in content["rows"]]
     processes = processes or Processes()
     processes.wait()  # none may find the scores that another is about to write
-    network, folder = load_checkpoint(checkpoint), checkpoint.parent.parent / "masks"
+    segmenter = Segmenter([load_checkpoint(checkpoint)], device.type, precision)
+    folder = checkpoint.parent.parent / "masks"
     rows: list[Row] = []
     for case in processes.own(cases):
         study = read_study(case)
         masks = {name: _threshold(study, rule) for name, rule in BASELINES.items()}
         for count in flips:
-            settings = job.Settings(device=device.type, precision=precision, flips=count)
-            masks[_method(count)] = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask
+            settings = InferenceSettings(flips=count)
+            masks[_method(count)] = segmenter.segment(case.ct, case.pet, settings, progress=_SILENT).mask
         for name, mask in masks.items():
             write_mask(mask, study.pet, folder / file_name(name) / f"{file_name(case.name)}.nii.gz")
         rows += [Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()]

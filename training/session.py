@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from algorithm.description import Description, Normalisation
+from algorithm.inference.device import choose_device
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.weights import Checkpoint, load_checkpoint
 from training.cache import CachedCase
-from training.device import choose_device
 from training.options import TrainingOptions
 from training.parallel import Processes, join_processes, leave_processes
 from training.preparation import PreparedData, describe, parse_normalisation, prepare
@@ -133,7 +133,9 @@ def open_session(options: TrainingOptions) -> Iterator[Session]:
     reuse_freed_memory()
     if running.threads:
         torch.set_num_threads(running.threads)
-    device = choose_device(running.device)
+    device = choose_device(running.device, gpu=int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     deadline = time.monotonic() + running.time_budget
     processes = join_processes(device)

@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from evaluation.cases import named_synthetic
 from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
 from training.device import autocast_dtype
+from training.kernels import proven_kernels
 from training.losses import DeepSupervisionLoss
 from training.parallel import Processes
 from training.recipe import Recipe
@@ -111,7 +113,8 @@ class Trainer:
         self.device = device
         self.processes = processes or Processes()
         self.sampler = CropSampler(sources, description, recipe.augmentation, recipe.seed)
-        self.dtype = autocast_dtype(recipe.precision, device, description.patch)
+        self.dtype = autocast_dtype(recipe.precision, device)
+        self.kernels: AbstractContextManager[object] = nullcontext()
         self.fingerprint = fingerprint(description, recipe, sources, self.dtype)
         torch.manual_seed(recipe.seed)
         self.network = H2ASeg(description.architecture).to(device)
@@ -137,10 +140,15 @@ class Trainer:
 
         Raises
         ------
+        KernelError
+            This machine's gradients are not those of float32.
         UsageError
             Most gradients of an epoch are not finite.
         """
         deadline = time.monotonic() + plan.time_budget
+        own = len(self.processes.share(self.recipe.batch))
+        architecture, patch = self.description.architecture, self.description.patch
+        self.kernels = proven_kernels(architecture, patch, own, self.dtype, self.device)
         purge = self.progress.step + 1  # what was logged after the state that this run goes on from
         events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self.processes.is_first else None
         self.network.train()
@@ -242,7 +250,7 @@ class Trainer:
 
     def _forward(self, ct: Tensor, pet: Tensor) -> Sequence[Tensor]:
         """Return the logits of all heads, computed in the run's precision."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with self.kernels, torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             logits: Sequence[Tensor] = self.model(ct, pet)
         return logits
 

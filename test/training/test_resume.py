@@ -21,6 +21,7 @@ from test.support.trees import alter, write_tree
 from training.__main__ import main
 
 
+@pytest.mark.numerical
 def test_a_killed_run_goes_on_bit_for_bit(tree, cache_folder, tmp_path):
     more = ["--steps", "14", "--save-every", "2", "--split", "all", "--patch", "64", "32", "16"]
     killed = options(tree, cache_folder, tmp_path / "killed", *more)
