@@ -201,17 +201,17 @@ def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None)
     """Return an organ map on the result's grid; raises InvalidImageError if no body can be built around it."""
     if organs.GetDimension() != 3:
         raise InvalidImageError(
-            f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume."
+            f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume"
         )
     resampled = sitk.Cast(organs, sitk.sitkUInt8) if spacing is None else _resample_labels(organs, spacing)
     labels = sitk.GetArrayViewFromImage(resampled)
     if not np.isin(labels, (Tissue.LUNG, Tissue.LIVER)).any():
         raise InvalidImageError(
-            "the organ map holds neither lungs (5) nor liver (3); give one that covers the trunk."
+            "the organ map holds neither lungs (5) nor liver (3); give one that covers the trunk"
         )
     if labels.max() > Tissue.GLAND:
         raise InvalidImageError(
-            f"an organ map has labels 0 to 10, got {labels.max()}; give one with these ten organs."
+            f"an organ map has labels 0 to 10, got {labels.max()}; give one with these ten organs"
         )
     return resampled
 

@@ -60,7 +60,7 @@ def find_anatomies(folder: Path) -> list[Path]:
     maps = sorted(folder.glob("*/organs.nii.gz"))
     if not maps:
         raise MissingInputError(
-            f"no organ map found in {folder} (looked for STUDY/organs.nii.gz); name the folder of the anatomies."
+            f"no organ map found in {folder} (looked for STUDY/organs.nii.gz); name the folder of the anatomies"
         )
     return maps
 
@@ -75,9 +75,7 @@ def split_anatomies(folder: Path, held_out: int = 12, seed: int = 0) -> tuple[li
     """
     maps = find_anatomies(folder)
     if not 0 <= held_out < len(maps):
-        raise UsageError(
-            f"{held_out} anatomies cannot be held back of the {len(maps)} in {folder}; ask for fewer."
-        )
+        raise UsageError(f"{held_out} anatomies cannot be held back of the {len(maps)} in {folder}; ask for fewer")
     chosen = set(np.random.default_rng(seed).permutation(len(maps))[:held_out].tolist())
     return (
         [path for i, path in enumerate(maps) if i not in chosen],
@@ -152,11 +150,11 @@ def synthesise_many(
 def _check(count: int, spacing: tuple[float, float, float] | None, tumour_free: float) -> None:
     """Raise UsageError for numbers that make no sense."""
     if count < 1:
-        raise UsageError(f"the number of bodies must be at least 1, got {count}.")
+        raise UsageError(f"the number of bodies must be at least 1, got {count}")
     if not 0 <= tumour_free <= 1:
-        raise UsageError(f"the tumour-free share must be between 0 and 1, got {tumour_free}.")
+        raise UsageError(f"the tumour-free share must be between 0 and 1, got {tumour_free}")
     if spacing is not None and min(spacing) <= 0:
-        raise UsageError(f"the spacing must be positive, got {' '.join(map(str, spacing))}.")
+        raise UsageError(f"the spacing must be positive, got {' '.join(map(str, spacing))}")
 
 
 def _is_there(folder: Path, made_of: dict[str, Any]) -> bool:
