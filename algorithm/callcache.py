@@ -1,8 +1,8 @@
 """What is kept of a case between the calls of the interactive editions, so that later calls cost guidance alone.
 
 AutoPET V mounts ``/cache`` for the calls of one case. It gets one file: the probability on the network's grid, the
-grid, and how it was made, under a name that is the hash of all that decides it. Whatever is found there that is not
-whole, or was made otherwise, counts as not found.
+grid, and how it was made, under a name that is the hash of all that decides it. Whatever is found there that is
+not whole, or was made otherwise, counts as not found.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,9 @@ from algorithm.inference.case_run import Prediction
 from algorithm.inference.execution import Execution
 
 log = logging.getLogger(__name__)
+
+# What a file raises that is not whole, or not ours.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _PREFIX, _SUFFIX = "h2aseg-", ".npz"
 _PLAIN = ("windows", "passes", "passes_planned", "seconds_per_pass", "stopped_because", "notes")
@@ -47,7 +52,7 @@ class Seen:
 
 
 def key_of(images: Sequence[Path], *settings: object) -> str:
-    """Return the hash of images (files, or folders of DICOM files) and of all settings that decide a probability."""
+    """Return the hash of images (files, or folders of DICOM files) and all settings that decide a probability."""
     digest = hashlib.sha256(repr((__version__, settings)).encode())
     for image in images:
         for path in sorted(image.rglob("*")) if image.is_dir() else [image]:
@@ -96,7 +101,7 @@ class CallCache:
             if probability.dtype != np.float32 or probability.ndim != 3 or not np.isfinite(probability).all():
                 raise ValueError("no probability")
             plain = {name: about[name] for name in _PLAIN}
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
+        except _DAMAGED as error:
             log.info("what %s keeps of this case is not used: %s", path, error)
             return None
         plain["notes"] = tuple(plain["notes"])

@@ -81,7 +81,7 @@ def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Do jobs as grand-challenge's invoke API asks for them; weights are loaded and kernels warm before the first."""
+    """Do jobs as grand-challenge's invoke API asks for them, with weights loaded and kernels warm."""
     _check_options(args)
 
     def load() -> server.Job:

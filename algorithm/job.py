@@ -162,7 +162,7 @@ class Segmenter:
         with watch.stage("read"):
             pair = read_pet_ct(ct, pet)
         notes = _notes_on(pair)
-        seen = self._look(pair, settings, started, watch, progress, cache)
+        seen = self.look(pair, settings, started=started, watch=watch, progress=progress, cache=cache)
         with watch.stage("postprocess"):
             mask = mask_on(seen.prediction.probability, seen.grid, pair.pet, self.descriptions[0])
         notes += seen.prediction.notes
@@ -170,22 +170,24 @@ class Segmenter:
             with watch.stage("guide"):
                 guided = guide_case(mask, seen, pair, scribbles)
             mask, notes = guided.mask, [*notes, *guided.notes]
-        with watch.stage("measure"):
+        with watch.stage("postprocess"):
             lesions = measure_lesions(mask, pair.pet)
         report = report_of(pair, self.descriptions, seen.prediction, lesions, watch, edition=edition, notes=notes)
         return Result(mask, pair, lesions, report)
 
-    def _look(
+    def look(
         self,
         pair: PetCt,
         settings: InferenceSettings,
-        started: float,
-        watch: Stopwatch,
-        progress: Progress,
-        cache: CallCache | None,
+        *,
+        started: float | None = None,
+        watch: Stopwatch | None = None,
+        progress: Progress | None = None,
+        cache: CallCache | None = None,
     ) -> Seen:
-        """Return the case as the network sees it, or saw it in an earlier call."""
-        key = None
+        """Return the case as the network sees it, or saw it in an earlier call; takes what `segment` does."""
+        started = time.monotonic() if started is None else started
+        watch, progress, key = watch or Stopwatch(), progress or Progress(logging.DEBUG), None
         if cache is not None and cache.usable:
             with watch.stage("cache"):
                 key = self._key(pair, settings)
