@@ -18,9 +18,10 @@ from algorithm.files import check_writable
 from algorithm.images import check_mask_path, write_mask
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.budget import Budget, process_start
-from algorithm.inference.device import PRECISIONS, choose_device, choose_dtype, precision_of
+from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.inference.memory import host_limit_bytes, reuse_freed_memory
 from algorithm.inference.passes import NetworkInput
+from algorithm.inference.precision import PRECISIONS
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Result, Segmenter

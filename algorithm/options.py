@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from algorithm.console import Parser
+from algorithm.parser import Parser
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from algorithm.errors import DeviceError
-from training.recipe import Precision
+from algorithm.inference.precision import Precision
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

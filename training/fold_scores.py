@@ -20,6 +20,7 @@ import algorithm
 import evaluation
 from algorithm.description import read_description
 from algorithm.images import write_mask
+from algorithm.inference.precision import Precision
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
@@ -30,7 +31,6 @@ from evaluation.scoring.score import write_text
 from training.baselines import BASELINES, Threshold
 from training.datasets import Case, Study, read_study
 from training.parallel import Processes
-from training.recipe import Precision
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from algorithm.inference.precision import Precision
 from training.command_line import option
 
 Optimiser = Literal["adamw", "released"]
-Precision = Literal["auto", "bfloat16", "float16", "float32"]
 
 LEARNING_RATES: dict[Optimiser, float] = {"adamw": 4e-4, "released": 1e-4}
 """Where none is given. AdamW's is below the customary 1e-3, at which the attention's queries and keys, which

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from algorithm.console import Parser
 from algorithm.errors import UsageError
+from algorithm.parser import Parser
 from training.command_line import REQUIRED, add_options, option, options_from
 from training.options import CrossValidationOptions, FitOptions, ResamplingOptions, parsed_as
 from training.recipe import Augmentation, Recipe
