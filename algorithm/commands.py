@@ -10,16 +10,18 @@ from pathlib import Path
 
 import torch
 
-from algorithm import __version__
+from algorithm import __version__, server
+from algorithm.callcache import CallCache
 from algorithm.description import read_description
 from algorithm.errors import InstallationError, OutputError, UsageError
 from algorithm.files import check_writable
 from algorithm.images import check_mask_path, write_mask
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.budget import Budget, process_start
-from algorithm.inference.device import PRECISIONS, choose_device, choose_dtype, precision_of
+from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.inference.memory import host_limit_bytes, reuse_freed_memory
 from algorithm.inference.passes import NetworkInput
+from algorithm.inference.precision import PRECISIONS
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Result, Segmenter
@@ -70,11 +72,25 @@ def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started
         edition=job.edition.value,
         started=started,
         progress=Progress(bar=True),
+        scribbles=job.scribbles,
+        cache=CallCache(args.cache) if job.edition.interactive else None,
     )
-    write_mask(result.mask, result.pair.pet, job.mask, protect=(job.ct, job.pet))
+    write_mask(result.mask, result.pair.pet, job.mask, protect=(job.ct, job.pet), instead_of=job.earlier)
     for path, value in job.extras.items():
         write_json(path, value)
     _finish(result, job.mask, args.report, args.picture)
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Do jobs as grand-challenge's invoke API asks for them, with weights loaded and kernels warm."""
+    _check_options(args)
+
+    def load() -> server.Job:
+        segmenter = _segmenter(args)
+        segmenter.warm_up()
+        return lambda called: do_job(args, lambda: segmenter, called)
+
+    return server.serve(load, args.host, args.port)
 
 
 def predict(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""One case from start to end: read -> prepare -> predict -> mask."""
+"""One case from start to end: read -> prepare -> predict -> mask -> guide."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from numpy.typing import NDArray
 
+from algorithm.callcache import CallCache, Seen, geometry_of, key_of
 from algorithm.description import check_ensemble
+from algorithm.guidance import Guided, guide
 from algorithm.images import PetCt, read_pet_ct
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
+from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.limits import Coarsening, check_memory, seconds_after_prediction
 from algorithm.postprocessing import Lesion, measure_lesions
-from algorithm.preprocessing import prepare
+from algorithm.preprocessing import Prepared, prepare, restore
 from algorithm.report import RunReport, Stopwatch, report_of
-from algorithm.segmentation import EnsembleCase, mask_of, prepare_case, segment_prepared
+from algorithm.scribbles import Scribbles
+from algorithm.segmentation import mask_on, prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, build_network
 
 _log = logging.getLogger(__name__)
@@ -108,6 +113,13 @@ class Segmenter:
         networks = [build_network(each) for each in checkpoints]
         self.predictor = Predictor(networks, self.device, choose_dtype(precision, self.device))
 
+    def warm_up(self) -> None:
+        """Send a window of air through every network, so that no case pays for the loading of kernels."""
+        patches = [each.patch for each in self.descriptions]
+        air = torch.zeros([max(sides) for sides in zip(*patches, strict=True)])
+        inputs = [NetworkInput(air, air, patch, overlap=0.0) for patch in patches]
+        self.predictor.predict(inputs, Budget(), flips=1, progress=Progress(logging.DEBUG))
+
     def segment(
         self,
         ct: Path,
@@ -117,6 +129,8 @@ class Segmenter:
         edition: str | None = None,
         started: float | None = None,
         progress: Progress | None = None,
+        scribbles: Scribbles | None = None,
+        cache: CallCache | None = None,
     ) -> Result:
         """Segment the tumours of one PET/CT pair.
 
@@ -130,6 +144,10 @@ class Segmenter:
         started : float, optional
             Moment from which the time limit counts, on the clock of ``time.monotonic``; by default this call.
         progress : Progress, optional
+        scribbles : Scribbles, optional
+            By which the network's mask is corrected.
+        cache : CallCache, optional
+            Keeps what the network saw for the next call with the same case.
 
         Raises
         ------
@@ -144,17 +162,55 @@ class Segmenter:
         with watch.stage("read"):
             pair = read_pet_ct(ct, pet)
         notes = _notes_on(pair)
-        case, prediction = self._predict_in_time(pair, settings, started, watch, progress)
+        seen = self.look(pair, settings, started=started, watch=watch, progress=progress, cache=cache)
         with watch.stage("postprocess"):
-            mask = mask_of(prediction.probability, case.prepared, pair.pet, self.descriptions[0])
+            mask = mask_on(seen.prediction.probability, seen.grid, pair.pet, self.descriptions[0])
+        notes += seen.prediction.notes
+        if scribbles:
+            with watch.stage("guide"):
+                guided = guide_case(mask, seen, pair, scribbles)
+            mask, notes = guided.mask, [*notes, *guided.notes]
+        with watch.stage("postprocess"):
             lesions = measure_lesions(mask, pair.pet)
-        notes += prediction.notes
-        report = report_of(pair, self.descriptions, prediction, lesions, watch, edition=edition, notes=notes)
+        report = report_of(pair, self.descriptions, seen.prediction, lesions, watch, edition=edition, notes=notes)
         return Result(mask, pair, lesions, report)
+
+    def look(
+        self,
+        pair: PetCt,
+        settings: InferenceSettings,
+        *,
+        started: float | None = None,
+        watch: Stopwatch | None = None,
+        progress: Progress | None = None,
+        cache: CallCache | None = None,
+    ) -> Seen:
+        """Return the case as the network sees it, or saw it in an earlier call; takes what `segment` does."""
+        started = time.monotonic() if started is None else started
+        watch, progress, key = watch or Stopwatch(), progress or Progress(logging.DEBUG), None
+        if cache is not None and cache.usable:
+            with watch.stage("cache"):
+                key = self._key(pair, settings)
+                seen = cache.find(key, self.predictor.execution)
+            if seen is not None:
+                progress.say("the network saw this case in an earlier call; its probability is used again")
+                return seen
+        prepared, prediction = self._predict_in_time(pair, settings, started, watch, progress)
+        prediction.probability[~prepared.matter] = 0
+        seen = Seen(prediction, geometry_of(prepared.grid))
+        if key is not None and cache is not None:
+            with watch.stage("cache"):
+                cache.keep(key, seen)
+        return seen
+
+    def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
+        """Return the hash of all that decides what the network sees, but for the time that there was for it."""
+        how = (settings.flips, settings.overlap, settings.whole_volume, str(self.predictor.execution))
+        return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(
         self, pair: PetCt, settings: InferenceSettings, started: float, watch: Stopwatch, progress: Progress
-    ) -> tuple[EnsembleCase, Prediction]:
+    ) -> tuple[Prepared, Prediction]:
         """Prepare and predict, on ever coarser grids until one pass fits the time limit."""
         # A number of flips that was asked for is done however long it takes.
         limit_s = settings.time_limit_s if settings.flips is None else None
@@ -178,7 +234,19 @@ class Segmenter:
                 grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue
-            return case, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))
+            return case.prepared, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))
+
+
+def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scribbles) -> Guided:
+    """Return a case's mask, uint8 z, y, x, as the scribbles correct it."""
+    return guide(
+        mask,
+        np.concatenate(list(restore(seen.prediction.probability, seen.grid, pair.pet))),
+        sitk.GetArrayViewFromImage(pair.pet),
+        sitk.GetArrayViewFromImage(pair.ct),
+        pair.pet.GetSpacing(),
+        scribbles,
+    )
 
 
 def _notes_on(pair: PetCt) -> list[str]:

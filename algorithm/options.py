@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from algorithm.console import Parser
+from algorithm.parser import Parser
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--edition",
         metavar="NAME",
         help="AutoPET edition: I, II, III, IV or V. By default it is recognised from the input.",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("/cache"),
+        metavar="DIR",
+        help="Where the interactive editions keep a case between its calls, if the folder exists.",
     )
     _add_inference(parser)
 

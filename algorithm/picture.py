@@ -29,7 +29,7 @@ _TEXT, _FRAME = (40, 40, 40), (200, 200, 200)
 _LARGEST_HEIGHT, _LARGEST_WIDTH = 900, 1100  # pixels, of a view and of both together
 _MARGIN, _GAP = 28, 24
 _TITLE_CAPS, _LABEL_CAPS = 17, 12  # height of capital letters
-_BAR_WIDTH, _LEAST_BAR_HEIGHT, _LARGEST_BAR_HEIGHT = 22, 150, 320
+_BAR_WIDTH, _LEAST_BAR_HEIGHT, _LARGEST_BAR_HEIGHT = 22, 150, 400
 _BAR_COLUMN = 90  # of the grey scale with its numbers
 _SCALE_SHARE = 0.4  # of the first view's width that the scale may take
 

@@ -155,7 +155,14 @@ def mask_of(
     uint8 array, z, y, x
     """
     probability[~case.matter] = 0
-    slabs = [slab > description.threshold for slab in restore(probability, case.grid, pet)]
+    return mask_on(probability, case.grid, pet, description)
+
+
+def mask_on(
+    probability: NDArray[np.float32], grid: sitk.Image, pet: sitk.Image, description: Description
+) -> NDArray[np.uint8]:
+    """Return the mask on the PET's grid of a probability (x, y, z) on another, which is 0 in air already."""
+    slabs = [slab > description.threshold for slab in restore(probability, grid, pet)]
     mask = np.concatenate(slabs).view(np.uint8)
     return clean_mask(mask, sitk.GetArrayViewFromImage(pet), pet.GetSpacing(), description.postprocessing)
 

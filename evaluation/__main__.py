@@ -52,6 +52,12 @@ COMMANDS = {
         "evaluation.container:serve_evaluation",
         f"{PROGRAM} serve --edition V",
     ),
+    "interact": _command(
+        "interactive.interact",
+        "Play the interactive editions' loop with simulated scribbles",
+        "interact --cases studies --weights weights/h2aseg.json --out interact",
+        needs=_TRAIN,
+    ),
     "emphasis": _command(
         "figures.emphasis",
         "Report how strongly the network weights PET and CT",
