@@ -16,7 +16,7 @@ import torch
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import read_image, read_mask, write_mask
-from algorithm.inference.device import PRECISIONS
+from algorithm.inference.precision import PRECISIONS
 from algorithm.report import write_json
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.cases import LAYOUTS, Case, list_cases
