@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from algorithm.commands import MASK_NAME
 from algorithm.images import same_geometry
+from algorithm.results import MASK_NAME
 from benchmark.agreement import dice_of
 from benchmark.process import ROOT, Answer, Child, ChildError, measure_once
 from benchmark.results import NOT_THERE, Section, gib, short, spread, table
