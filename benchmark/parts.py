@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from algorithm.cases import list_cases
 from algorithm.commands import MASK_NAME
 from algorithm.images import same_geometry
 from benchmark.agreement import dice_of
 from benchmark.process import ROOT, Answer, Child, ChildError, measure_once
 from benchmark.results import NOT_THERE, Section, gib, short, spread, table
 from benchmark.session import Session, find_data, times
-from evaluation.cases import list_cases
 
 Row = dict[str, str]
 

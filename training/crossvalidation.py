@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import algorithm
 import evaluation
 from algorithm import job
+from algorithm.cases import Case, Study, read_study
 from algorithm.description import read_description
 from algorithm.errors import UsageError
 from algorithm.images import write_mask
@@ -34,7 +35,6 @@ from evaluation.scoring.metrics import Scores, measure
 from evaluation.scoring.score import csv_text, write_text
 from evaluation.scoring.score import summarise as spread
 from training import fit
-from training.datasets import Case, Study, read_study
 from training.parallel import Processes, leave_processes
 from training.preparation import Material, stored_folds
 from training.settings import Precision
@@ -205,7 +205,7 @@ def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
     path : Path
         CSV file.
     """
-    rows = [(_slug(case.name), case.seg.relative_to(data).as_posix()) for case in cases]
+    rows = [(_slug(case.name), case.files[2].relative_to(data).as_posix()) for case in cases]
     write_text(path, csv_text([("case", "truth"), *sorted(rows)]))
 
 

@@ -13,13 +13,13 @@ from typing import get_args
 
 import torch
 
+from algorithm.cases import Layout
 from algorithm.description import Normalisation
 from algorithm.errors import UsageError
 from algorithm.inference.memory import host_limit_bytes, reuse_freed_memory
 from algorithm.network.architecture import Architecture
 from algorithm.weights import load_checkpoint
 from training.augmentation import Augmentation
-from training.datasets import Layout
 from training.loop import Plan, Run, Trainer
 from training.parallel import Processes, choose_device, join_processes, leave_processes
 from training.preparation import Material, describe, gather, parse_normalisation, split_material

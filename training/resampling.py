@@ -12,10 +12,10 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from algorithm.cases import Layout, find_cases, read_study
 from algorithm.errors import MissingInputError, UsageError, UserError
 from algorithm.preprocessing import restore
 from training.cache import Spacing, resample_contours
-from training.datasets import Layout, find_cases, read_study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, named_synthetic
 from algorithm.description import Description
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.files import written_whole
@@ -31,7 +32,6 @@ from algorithm.job import choose_device
 from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg, tumour_probability
 from algorithm.preprocessing import prepare, resample
 from algorithm.weights import build_network, find_checkpoints, load_checkpoint
-from evaluation.cases import LAYOUTS, Case, list_cases, named_synthetic
 from evaluation.scoring.score import csv_text, write_text
 
 GAINS = ("foreground", "background")
@@ -146,7 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Report TAMW's emphasis on PET and CT per decoder level: of --cases, or of one --ct and --pet."
     )
-    parser.add_argument("--cases", type=Path, help=LAYOUTS)
+    parser.add_argument("--cases", type=Path, help=WHERE_CASES_LIE)
     parser.add_argument("--ct", type=Path, help="the CT of a single case")
     parser.add_argument("--pet", type=Path, help="the PET of a single case")
     parser.add_argument(

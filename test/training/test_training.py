@@ -18,6 +18,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from algorithm.cases import find_cases
 from algorithm.description import Description, Normalisation
 from algorithm.network.architecture import Architecture
 from algorithm.weights import load_checkpoint
@@ -27,7 +28,6 @@ from test.support.trees import SPACING, alter, write_tree
 from training.__main__ import main
 from training.augmentation import Augmentation, DropModalityd
 from training.cache import build_cache
-from training.datasets import find_cases
 from training.losses import DeepSupervisionLoss
 from training.sampling import CropSampler, Source, cut, prefetch
 from training.settings import Settings
@@ -580,13 +580,13 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
         "network, 8 flips",
     ]
     assert sorted((row["case"], row["method"]) for row in rows) == sorted(
-        (f"{name}/study", method) for name in "abcde" for method in methods
+        (f"{name}_study", method) for name in "abcde" for method in methods
     )
     for row in rows:
         split = read_split(tmp_path / f"fold_{row['fold']}" / "split.json")
         assert row["patient"] in split.test
         assert row["patient"] not in split.train
-    by_method = {row["method"]: row for row in rows if row["case"] == "a/study"}
+    by_method = {row["method"]: row for row in rows if row["case"] == "a_study"}
     assert float(by_method["SUV >= 4"]["dice"]) > 0.95  # the ball has SUV 7, the rest of the body 1
     assert float(by_method["SUV >= 4"]["dice"]) <= float(by_method["best threshold (knows the truth)"]["dice"])
     for fold in range(2):
