@@ -1,4 +1,4 @@
-# The inference image: one grand-challenge job per run, /input -> /output. Built by build.sh.
+# The inference image: grand-challenge jobs, /input -> /output. Built by build.sh.
 
 # The official image of the torch release that requirements.txt pins, with CUDA. Any image with that torch and a
 # Python whose command is `python` will do, e.g. one from a local registry.
@@ -31,7 +31,10 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG WEIGHTS_SHA256=unknown
-LABEL org.opencontainers.image.title="H2ASeg" \
+# How grand-challenge is to run it: `invoke` (a server, started once) or `exec` (once per case).
+ARG API_METHOD=invoke
+LABEL org.grand-challenge.api-method="${API_METHOD}" \
+      org.opencontainers.image.title="H2ASeg" \
       org.opencontainers.image.description="Tumour segmentation in PET/CT as a grand-challenge algorithm" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
@@ -39,4 +42,5 @@ LABEL org.opencontainers.image.title="H2ASeg" \
       h2aseg.weights.sha256="${WEIGHTS_SHA256}"
 
 USER 10001:10001
-ENTRYPOINT ["python", "-m", "algorithm", "run"]
+# One image for both ways: without a command it serves where grand-challenge says `invoke`, else it does one job.
+ENTRYPOINT ["python", "-m", "algorithm"]

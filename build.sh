@@ -4,18 +4,25 @@
 #   ./build.sh         h2aseg:<version>, the algorithm with its weights
 #   ./build.sh eval    h2aseg-eval:<version>, the evaluation
 #
-# BASE_IMAGE in the environment replaces the base image that the Dockerfile names.
+# In the environment, BASE_IMAGE replaces the base image that the Dockerfile names, and API_METHOD=exec labels the image
+# for a run per case in place of the invoke API.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/common.sh
 . "$ROOT/scripts/common.sh"
 
+api_method=${API_METHOD:-invoke}
+case "$api_method" in
+    invoke | exec) ;;
+    *) fail "API_METHOD must be invoke or exec, got '$api_method'" 2 ;;
+esac
 version=$(version)
 revision=$(git -C "$ROOT" describe --always --dirty 2> /dev/null || echo unknown)
 arguments=(
     --platform linux/amd64            # the only one that grand-challenge takes
     --build-arg "VERSION=$version"    # these end in the image's labels
     --build-arg "REVISION=$revision"
+    --build-arg "API_METHOD=$api_method"
 )
 
 case "$#:${1:-}" in

@@ -20,6 +20,12 @@ COMMANDS = {
         "algorithm.commands:run",
         f"{PROGRAM} run --input test/input --output output",
     ),
+    "serve": Command(
+        "Segment a job whenever grand-challenge's invoke API asks",
+        "algorithm.options:add_serve",
+        "algorithm.commands:serve",
+        f"{PROGRAM} serve --input input --output output",
+    ),
     "predict": Command(
         "Segment a CT and a PET file",
         "algorithm.options:add_predict",
@@ -43,7 +49,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments, default="run")
+    default = "serve" if console.platform_invokes() else "run"
+    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments, default=default)
 
 
 if __name__ == "__main__":

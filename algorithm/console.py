@@ -128,6 +128,11 @@ def _run(program: str, name: str, command: Command, words: Sequence[str]) -> int
     return int(_imported(command.run, command)(options))
 
 
+def platform_invokes() -> bool:
+    """Tell whether grand-challenge started this container for its invoke API."""
+    return os.environ.get("GRAND_CHALLENGE_COMPONENT_API_METHOD", "").strip().lower() == "invoke"
+
+
 def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
     """Send progress and libraries' warnings to stdout: grand-challenge flags a job for any line on stderr.
 

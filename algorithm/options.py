@@ -8,6 +8,13 @@ from pathlib import Path
 from algorithm.console import Parser
 
 
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``serve``: those of ``run``, and where to listen."""
+    add_run(parser)
+    parser.add_argument("--host", default="0.0.0.0", metavar="NAME", help="Address to listen at.")
+    parser.add_argument("--port", type=int, default=4743, metavar="N", help="Port to listen at.")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``run``."""
     parser.add_argument(
@@ -20,6 +27,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--edition",
         metavar="NAME",
         help="AutoPET edition: I, II, III, IV or V. By default it is recognised from the input.",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("/cache"),
+        metavar="DIR",
+        help="Where the interactive editions keep a case between its calls, if the folder exists.",
     )
     _add_inference(parser)
 

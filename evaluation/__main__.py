@@ -52,6 +52,12 @@ COMMANDS = {
         "evaluation.container:serve_evaluation",
         f"{PROGRAM} serve --edition V",
     ),
+    "interact": _command(
+        "interactive.interact",
+        "Play the interactive editions' loop with simulated scribbles",
+        "interact --cases studies --weights weights/h2aseg.json --out interact",
+        needs=_TRAIN,
+    ),
     "emphasis": _command(
         "figures.emphasis",
         "Report how strongly the network weights PET and CT",
@@ -82,7 +88,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments)
+    default = "serve" if console.platform_invokes() else "container"
+    return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments, default=default)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ IMAGE=h2aseg:$(version)
 DATA=${H2ASEG_DATA:-$ROOT/../shared/data}
 # shellcheck source=test/container_common.sh
 . "$ROOT/test/container_common.sh"
+# shellcheck source=test/invoke.sh
+. "$ROOT/test/invoke.sh"
 
 # The same on both sides, so that the masks can be the same: the fallback of a GPU-less machine, and a fixed number
 # of flips, as the default depends on the time that is left.
@@ -108,6 +110,19 @@ without_images() { # a user's mistake: one sentence, exit code 2, no half result
     check 'no images: nothing in /output' is "$(find "$run/output" -mindepth 1)" ''
 }
 
+check_invoked() { # check_invoked NAME: the mask of the job that the server just did
+    check_mask invoke "$RUN/input" automated-petct-lesion-segmentation "$REFERENCE"
+}
+
+invoke() { # one server, three jobs, one of them bad
+    start_server invoke -- "${SETTINGS[@]}"
+    three_invocations "$WORK/inputs/images" "$WORK/inputs/empty" \
+        'no CT image found in /input/images/ct (looked for .mha, .mhd, .tif); put exactly one there' check_invoked
+    stop_server
+    check 'invoke: stderr has the sentence alone' is "$(cat "$RUN/stderr")" \
+        'Error: no CT image found in /input/images/ct (looked for .mha, .mhd, .tif); put exactly one there'
+}
+
 on_gpu() { # where there is one that containers can use
     if ! nvidia-smi > /dev/null 2>&1 || ! docker info --format '{{json .Runtimes}}' | grep -q nvidia; then
         echo 'skipped GPU: no NVIDIA driver, or no NVIDIA runtime in the Docker engine'
@@ -155,6 +170,7 @@ trap finish EXIT
 ./build.sh
 prepare_inputs
 check_image 'algorithm requirements.txt weights'
+check 'image: the API' is "$(label org.grand-challenge.api-method)" invoke
 check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "$WEIGHTS")"
 
 command_line 'command line' "$WORK/inputs/images"
@@ -165,6 +181,7 @@ check 'command line: the expected mask' "$PYTHON" test/support/compare_masks.py 
 
 layouts
 without_images
+invoke
 on_gpu
 real_patient
 

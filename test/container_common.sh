@@ -74,6 +74,42 @@ run_job() {
     echo "$rc" > "$run/exit"
 }
 
+# start_server NAME [DOCKER FLAG...] -- [OPTION OF THE ENTRY POINT...]
+# The image as the platform starts it for the invoke API: no command, only the variable. Sets RUN and `container`;
+# ask() asks from inside, as the container has no network.
+start_server() {
+    RUN=$WORK/runs/$1
+    local flags=()
+    shift
+    while [ "$1" != -- ]; do
+        flags+=("$1")
+        shift
+    done
+    shift
+    mkdir -p "$RUN/input" "$RUN/output"
+    chmod 0777 "$RUN/output"
+    cp test/support/ask.py "$RUN/ask.py"
+    container=h2aseg-test-server-$$
+    docker run --detach --name "$container" "${STRICT[@]}" ${flags[@]+"${flags[@]}"} \
+        --env GRAND_CHALLENGE_COMPONENT_API_METHOD=invoke \
+        --volume "$RUN/input:/input:ro" --volume "$RUN/output:/output" --volume "$RUN/ask.py:/ask.py:ro" \
+        "$IMAGE" "$@" > /dev/null
+}
+
+ask() { # ask METHOD PATH
+    docker exec "$container" python /ask.py 4743 "$@"
+}
+
+stop_server() { # with the platform's patience: SIGKILL 5 s after SIGTERM
+    local began=$SECONDS
+    docker stop --time 5 "$container" > /dev/null
+    check 'invoke: SIGTERM ends it in time' test $((SECONDS - began)) -lt 5
+    check 'invoke: exit code 0' is "$(docker inspect --format '{{.State.ExitCode}}' "$container")" 0
+    docker logs "$container" > "$RUN/stdout" 2> "$RUN/stderr"
+    docker rm --force "$container" > /dev/null
+    container=''
+}
+
 check_success() { # check_success NAME
     local run=$WORK/runs/$1
     check "$1: exit code 0" is "$(cat "$run/exit")" 0

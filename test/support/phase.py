@@ -21,7 +21,7 @@ SHIFT_VOXELS = 2
 
 
 def job(pk: str, name: str, slug: str = SLUG, status: str = "Succeeded") -> dict[str, Any]:
-    """Return one entry of ``predictions.json`` as the platform writes it."""
+    """Return one entry of ``predictions.json`` as the platform wrote it until December 2025."""
 
     def socket(slug: str, image: str) -> dict[str, Any]:
         interface = {"slug": slug, "kind": "Image", "super_kind": "Image", "relative_path": f"images/{slug}"}
@@ -53,7 +53,7 @@ def write_phase(truth_path: Path, folder: Path) -> None:
         _write(mask, folder / f"input/{pk}/output/images/{SLUG}/{image_name}.mha")
         _write(mask, folder / f"masks/{case}.mha")
         _write(truth, folder / f"ground_truth/{case}.mha")
-        jobs.append(job(pk, case))
+        jobs.append({**job(pk, case), "invoke_duration": f"P0DT00H00M{10 * (len(jobs) + 1)}S"})
     (folder / "input/predictions.json").write_text(json.dumps(jobs, indent=2))
 
 

@@ -1,0 +1,112 @@
+"""The product in this process as the other side of the loop: one network pass per case, then guidance alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from algorithm.cases import Case
+from algorithm.description import Description
+from algorithm.files import written_whole
+from algorithm.guidance import guide
+from algorithm.images import PetCt, read_pet_ct
+from algorithm.job import InferenceSettings, Segmenter
+from algorithm.jsonfile import read_json
+from algorithm.postprocessing import clean_mask
+from algorithm.preprocessing import restore
+from algorithm.scribbles import parse_scribbles
+from algorithm.weights import Checkpoint
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A case after the network; arrays z, y, x on the PET's grid.
+
+    Attributes
+    ----------
+    mask : uint8 array
+        Without any scribble.
+    probability : float32 array
+        Of tumour, 0 in air.
+    suv, ct : float32 array
+    spacing : tuple of float
+        mm, x, y, z.
+    """
+
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+    suv: NDArray[np.float32]
+    ct: NDArray[np.float32]
+    spacing: tuple[float, ...]
+
+
+class InProcess:
+    """Segments a case and guides its mask by the scribbles; see :data:`evaluation.interactive.loop.Segment`.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Checkpoint
+    device : str
+    flips : int
+    cache : Path or None
+        Folder that keeps probabilities from run to run; they are found again by the bytes of images and weights.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], *, device: str = "auto", flips: int = 1, cache: Path | None = None
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.segmenter = Segmenter(checkpoints, device)
+        self.settings = InferenceSettings(flips=flips)
+        self.cache = cache
+        self._last: tuple[Case, Seen] | None = None
+
+    def __call__(self, case: Case, scribbles: Path) -> NDArray[np.uint8]:
+        """Return the mask of a case as the scribbles in a file correct it."""
+        seen = self.see(case)
+        drawn = parse_scribbles(read_json(scribbles, "the clicks file"), str(scribbles))
+        return guide(seen.mask, seen.probability, seen.suv, seen.ct, seen.spacing, drawn).mask
+
+    def see(self, case: Case) -> Seen:
+        """Return the case after the network, which runs only if this is another case than the last one."""
+        if self._last is None or self._last[0] != case:
+            self._last = case, self._see(case)
+        return self._last[1]
+
+    def _see(self, case: Case) -> Seen:
+        pair = read_pet_ct(case.ct, case.pet)
+        kept = None if self.cache is None else self.cache / f"{self._key(case)}.npy"
+        if kept is not None and kept.is_file():
+            probability = np.load(kept, allow_pickle=False)
+        else:
+            probability = self._probability(pair)
+            if kept is not None:
+                with written_whole(kept) as temporary:
+                    np.save(temporary, probability)
+        suv, how = sitk.GetArrayFromImage(pair.pet), self._description
+        mask = (probability > how.threshold).astype(np.uint8)
+        mask = clean_mask(mask, suv, pair.pet.GetSpacing(), how.postprocessing)
+        return Seen(mask, probability, suv, sitk.GetArrayFromImage(pair.ct), pair.pet.GetSpacing())
+
+    @property
+    def _description(self) -> Description:
+        return self.checkpoints[0].description
+
+    def _probability(self, pair: PetCt) -> NDArray[np.float32]:
+        seen = self.segmenter.look(pair, self.settings)
+        return np.concatenate(list(restore(seen.prediction.probability, seen.grid, pair.pet)))
+
+    def _key(self, case: Case) -> str:
+        digest = hashlib.sha256(f"{self.settings.flips} {self.segmenter.device.type} {torch.__version__}".encode())
+        for each in self.checkpoints:
+            digest.update(each.description.sha256.encode())
+        for path in (case.ct, case.pet):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:32]
