@@ -394,9 +394,9 @@ def test_damaged_cases_are_listed_and_the_rest_is_trained_on(tmp_path, capsys):
 
     lines = [line for line in printed.out.splitlines() if line and "preprocessing" not in line]
     assert lines[0] == f"{root} (autopet): 2 cases of 2 patients, 1 tumour-free, 2 skipped"
-    assert lines[1] == "  skipped a/study: no SEG.nii.gz"
-    assert lines[2].startswith("  skipped b/study: the PET must be in SUV")
-    assert lines[3] == "  tumour-free d/study: trains background only"
+    assert lines[1] == "  skipped a_study: no SEG.nii.gz"
+    assert lines[2].startswith("  skipped b_study: the PET must be in SUV")
+    assert lines[3] == "  tumour-free d_study: trains background only"
     assert any(line.startswith("epoch 1/1  step 1/1  loss ") for line in lines)
     assert printed.err == ""
 
@@ -666,7 +666,7 @@ def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys
     assert [(row["case"], row["method"]) for row in rows] == [(row["case"], row["method"]) for row in expected]
     for row, other in zip(rows, expected, strict=True):
         assert float(row["dice"]) == pytest.approx(float(other["dice"]), abs=1e-2, nan_ok=True)
-    assert all(f"  {name}/study: Dice" in together for name in "abcde")
+    assert all(f"  {name}_study: Dice" in together for name in "abcde")
 
 
 def test_the_best_threshold_is_the_best():
