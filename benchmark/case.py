@@ -10,7 +10,8 @@ import SimpleITK as sitk
 
 from benchmark.process import Answer, Measure
 from benchmark.subjects import default_checkpoint, released_settings, save
-from synthesis.study import find_anatomies, synthesise, tracer_of
+from synthesis.scan import synthesise
+from synthesis.study import find_anatomies, tracer_of
 from test.support.phantom import make_torso
 
 SEED = 0

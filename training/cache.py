@@ -172,7 +172,7 @@ def build_cache(
                 done = list(bar(pool.map(work, cases)))
         except BrokenProcessPool as error:
             raise ResourceError(
-                "a process that preprocessed was killed, most likely for want of memory; use fewer --workers"
+                "a process that preprocessed was killed, most likely for lack of memory; use fewer --workers"
             ) from error
     else:
         done = list(bar(map(work, cases)))

@@ -17,7 +17,7 @@ from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import read_image, read_mask, write_mask
-from algorithm.inference.device import PRECISIONS
+from algorithm.inference.precision import PRECISIONS
 from algorithm.report import write_json
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.handover.bundle import (

@@ -168,7 +168,11 @@ def test_monai_and_the_product_do_the_same_windows_and_find_the_same(quick, tiny
 
 
 def test_a_row_from_some_windows_says_so(quick, tiny, tmp_path, monkeypatch):
+    measured = process.measure_once
+
     def canned(task, **arguments):
+        if "save" not in arguments:  # the machine, the body, the floors
+            return measured(task, **arguments)
         np.save(arguments["save"], np.ones((2, 2, 2), np.uint8))
         seconds = (
             {"predict_s": 9.0, "seconds": 10.0} if "only" in arguments else {"predict_s": 1.0, "seconds": 2.0}

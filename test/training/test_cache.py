@@ -75,14 +75,14 @@ def test_another_spacing_keeps_the_lesion_volume(tmp_path):
 def test_the_way_to_a_coarser_grid_and_back_costs_little(tmp_path, capsys):
     root = write_tree(tmp_path / "data", "a", "b", "free", tumour_free=("free",))
     grids = ["--spacing", *["4", "4", "3"], "--spacing", *["8", "8", "6"], "--spacing", *["16", "16", "12"]]
-    assert main(["resampling", "--data", str(root), *grids]) == 0
+    assert main(["resampling", "--cases", str(root), *grids]) == 0
 
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "x" in line and "|" in line]
     same, coarse, coarsest = rows[-3:]
     assert same[:5] == ["| 4x4x3", "2", "1.000", "1.000", "1.000 (a_study) |"]
     assert 1 > float(coarse[2]) > 0.8 > float(coarsest[2]) > 0
 
-    assert main(["resampling", "--data", str(root), "--spacing", "4", "0", "3"]) == 2
+    assert main(["resampling", "--cases", str(root), "--spacing", "4", "0", "3"]) == 2
     assert "--spacing must be above 0 mm, got 4 0 3" in capsys.readouterr().err
 
 
