@@ -15,6 +15,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from algorithm.postprocessing import CONNECTIVITY
+
 Volume = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -45,6 +47,8 @@ _HU_RANGE = (-200.0, 300.0)  # fat to bone; beyond, differences say nothing abou
 _SMOOTHING_MM = 4.0  # the width of PET's noise
 _CROWDS_MM = (5.0, 10.0, 20.0)
 _LATEST_MM = 60.0  # arrival of a front that is late or never comes
+_CONTRAST = 2.0  # of a missed lesion to what is around it; less is muscle beside fat
+_HOTTEST = 90  # percentile of the scribbled SUV: a line may begin at the lesion's rim
 _BLOCKED = 1e-4  # speed outside the voxels in question; the front's equation needs some
 _SLOWED_BY = (0.25, 1.0, 0.5)  # per unit of log odds, doubling of SUV, 100 HU: times as slow
 
@@ -133,6 +137,33 @@ def log_odds(features: Floats, weights: Sequence[float]) -> Floats:
     """
     odds: Floats = np.clip(features @ np.array(weights[:-1]) + weights[-1], -_LOGIT_MOST, _LOGIT_MOST)
     return odds
+
+
+def standing_out(around: Surroundings, asked: Bools) -> Bools:
+    """Return what stands out of its surroundings in the PET as the scribble does: a lesion that was missed.
+
+    That is what lies above half way between the surroundings' SUV and the scribble's, the usual
+    background-corrected threshold of a lesion in PET, and hangs together with the scribble.
+
+    Parameters
+    ----------
+    around : Surroundings
+        Of a tumour scribble.
+    asked : bool array, z, y, x
+
+    Returns
+    -------
+    bool array, z, y, x
+        Nothing if the scribble hardly stands out, or if what does goes on beyond the reach, as an organ would.
+    """
+    own = around.scribble & around.wrong
+    here, elsewhere = float(np.percentile(around.suv[own], _HOTTEST)), float(np.median(around.suv[asked]))
+    region = np.zeros_like(asked)
+    if here >= _CONTRAST * elsewhere:
+        labels, _ = ndimage.label((asked & (around.suv >= (here + elsewhere) / 2)) | own, CONNECTIVITY)
+        region = np.isin(labels, np.unique(labels[own]))
+    beyond = around.distance_mm[region].max(initial=0.0) > REACH_MM - around.spacing_zyx.max()
+    return np.zeros_like(region) if beyond else region
 
 
 def _depth(around: Surroundings) -> Floats:
