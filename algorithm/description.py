@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +18,10 @@ from algorithm.errors import WeightsError
 from algorithm.network.architecture import Architecture
 
 FORMAT = 1
+
+LABELS = {"0": "background", "1": "tumour"}
+"""The classes of the network's two channels and of every mask, by the masks' values."""
+
 NormalisationKind = Literal["clip-scale", "z-score-volume", "z-score-body", "z-score-stored"]
 
 
@@ -121,7 +126,7 @@ class Description:
     threshold: float = 0.5
     overlap: float = 0.5
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
-    labels: dict[str, str] = field(default_factory=lambda: {"0": "background", "1": "tumour"})
+    labels: dict[str, str] = field(default_factory=LABELS.copy)
     sha256: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -138,9 +143,26 @@ class Description:
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap must be at least 0 and below 1, got {self.overlap}")
 
+    @property
+    def preparation(self) -> tuple[object, ...]:
+        """All that decides how a pair is prepared: checkpoints with the same answer share it."""
+        return self.spacing, self.orientation, self.ct, self.pet
+
     def to_json(self) -> str:
         """Return the description as it is stored beside the weights."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def check_ensemble(descriptions: Sequence[Description]) -> None:
+    """Raise WeightsError where checkpoints cannot be averaged, as they would not make the same mask of it."""
+    first, *others = descriptions
+    for other in others:
+        for key in ("spacing", "orientation", "threshold", "postprocessing"):
+            if getattr(other, key) != getattr(first, key):
+                raise WeightsError(
+                    f"the checkpoints of an ensemble must have the same {key}, got {getattr(first, key)} in "
+                    f"{first.name} and {getattr(other, key)} in {other.name}; run them one by one"
+                )
 
 
 def read_description(path: Path) -> Description:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its text is one sentence that says what is wrong and what to do.
+    """A mistake that the user can correct; its text is one sentence that says what is wrong and what to do.
 
     Attributes
     ----------

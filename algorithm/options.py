@@ -28,6 +28,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="AutoPET edition: I, II, III, IV or V. By default it is recognised from the input.",
     )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("/cache"),
+        metavar="DIR",
+        help="Where the interactive editions keep a case between its calls, if the folder exists.",
+    )
     _add_inference(parser)
 
 

@@ -1,6 +1,6 @@
 """From a PET/CT pair to the network's input and back; every number comes from the checkpoint's description.
 
-Images and their arrays are z, y, x (SimpleITK); the network's arrays are x, y, z. :func:`prepare` and
+Images and their arrays are z, y, x (SimpleITK); the network's arrays are x, y, z. :func:`prepare_on_grid` and
 :func:`restore` are the only places where one turns into the other.
 """
 
@@ -56,9 +56,23 @@ class Prepared:
 def prepare(pair: PetCt, description: Description) -> Prepared:
     """Resample and normalise a pair as the checkpoint was trained."""
     grid = resample(pair.pet, description.spacing, orientation=description.orientation)
-    ct_image = resample(pair.ct, description.spacing, orientation=description.orientation, outside=AIR_HU)
+    ct = resample(pair.ct, description.spacing, orientation=description.orientation, outside=AIR_HU)
+    return prepare_on_grid(sitk.GetArrayFromImage(ct), grid, description)
+
+
+def prepare_on_grid(ct: NDArray[np.float32], grid: sitk.Image, description: Description) -> Prepared:
+    """Find the patient in a pair that lies on the network's grid already, and normalise it.
+
+    Parameters
+    ----------
+    ct : float32 array, z, y, x
+        HU.
+    grid : SimpleITK.Image
+        SUV.
+    description : Description
+        Its spacing and orientation are not asked.
+    """
     pet = sitk.GetArrayFromImage(grid)
-    ct = sitk.GetArrayFromImage(ct_image)
     body = body_mask(pet, ct, grid.GetSpacing())
     matter = matter_mask(pet, ct, grid.GetSpacing())
     ct = normalise(ct, description.ct, body)

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: a report in JSON and a picture. Neither is written unless asked for."""
+"""The run report: what a run did, in JSON; it is not written unless asked for."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import dataclasses
 import json
 import resource
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
-from scipy import ndimage
 
-from algorithm.errors import OutputError
+from algorithm import __version__
+from algorithm.description import Description
 from algorithm.files import written_whole
+from algorithm.images import PetCt
+from algorithm.inference.case_run import Prediction
+from algorithm.inference.device import device_name, peak_memory_mib, precision_of
 from algorithm.postprocessing import Lesion
-
-BLACK_SUV = 10.0
-"""SUV that is drawn black; 0 is white."""
-
-_TUMOUR_RGB = (214, 24, 24)
-_LONGER_SIDE = 800  # pixels
 
 
 @dataclass(frozen=True)
@@ -107,6 +105,55 @@ class RunReport:
     notes: tuple[str, ...] = ()
 
 
+@dataclass
+class Stopwatch:
+    """Seconds by stage, in the order of the stages."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def report_of(
+    pair: PetCt,
+    descriptions: Sequence[Description],
+    prediction: Prediction,
+    lesions: tuple[Lesion, ...],
+    watch: Stopwatch,
+    *,
+    edition: str | None,
+    notes: Sequence[str],
+) -> RunReport:
+    """Return the report of a case that has just been segmented."""
+    device = prediction.execution.device
+    return RunReport(
+        software_version=__version__,
+        edition=edition,
+        ct=str(pair.ct_path),
+        pet=str(pair.pet_path),
+        ct_resampled=pair.ct_resampled,
+        geometry=Geometry.of(pair.pet),
+        weights=tuple(WeightsUsed(each.name, each.sha256) for each in descriptions),
+        device=device_name(device),
+        precision=precision_of(prediction.execution.dtype),
+        windows=prediction.windows,
+        passes=prediction.passes,
+        passes_planned=prediction.passes_planned,
+        stopped_because=prediction.stopped_because,
+        seconds={name: round(seconds, 3) for name, seconds in watch.seconds.items()},
+        peak_host_memory_mib=round(peak_host_memory_mib(), 1),
+        peak_device_memory_mib=peak_memory_mib(device),
+        lesions=lesions,
+        total_volume_ml=sum(lesion.volume_ml for lesion in lesions),
+        notes=tuple(notes),
+    )
+
+
 def peak_host_memory_mib() -> float:
     """Return the largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -129,51 +176,3 @@ def write_report(path: Path, report: RunReport) -> None:
         The file cannot be written.
     """
     write_json(path, dataclasses.asdict(report))
-
-
-def write_picture(path: Path, pet: sitk.Image, mask: NDArray[np.uint8]) -> None:
-    """Draw the PET's coronal maximum-intensity projection with that of the mask outlined in red.
-
-    The patient stands upright and faces the viewer, right side on the left; pixels are square. SUV 0 is white,
-    ``BLACK_SUV`` and above black.
-
-    Parameters
-    ----------
-    path : Path
-        .png
-    pet : SimpleITK.Image
-        SUV.
-    mask : uint8 array, z, y, x
-        Tumour on the PET's grid.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
-    """
-    tumour = sitk.GetImageFromArray(mask)
-    tumour.CopyInformation(pet)
-    grey = 255 * (1 - np.clip(_coronal(pet, sitk.sitkLinear) / BLACK_SUV, 0, 1))
-    inside = _coronal(tumour, sitk.sitkNearestNeighbor) > 0
-    outline = inside ^ ndimage.binary_erosion(inside, iterations=2)
-    pixels = np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
-    pixels[outline] = _TUMOUR_RGB
-    with written_whole(path) as temporary:
-        try:
-            sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(temporary))
-        except RuntimeError as error:
-            raise OutputError(f"cannot write the picture {path}; name it .png, in a folder with space") from error
-
-
-def _coronal(image: sitk.Image, interpolator: int) -> NDArray[np.float32]:
-    """Project along the front-back axis; rows run from head to foot, columns from the patient's right to left."""
-    upright = sitk.DICOMOrient(sitk.Cast(image, sitk.sitkFloat32), "LPS")
-    projection = sitk.GetImageFromArray(np.flipud(sitk.GetArrayViewFromImage(upright).max(axis=1)))
-    steps_mm = upright.GetSpacing()[0], upright.GetSpacing()[2]
-    projection.SetSpacing(steps_mm)
-    sides_mm = [side * step for side, step in zip(projection.GetSize(), steps_mm, strict=True)]
-    pixel_mm = max(sides_mm) / _LONGER_SIDE
-    size = [max(1, round(side / pixel_mm)) for side in sides_mm]
-    first_centre = [(pixel_mm - step) / 2 for step in steps_mm]
-    square = sitk.Resample(projection, size, sitk.Transform(), interpolator, first_centre, (pixel_mm, pixel_mm))
-    return np.asarray(sitk.GetArrayFromImage(square), np.float32)

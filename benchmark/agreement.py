@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithm.inference.memory import reuse_freed_memory
-from algorithm.job import Settings, segment
+from algorithm.inference.progress import Progress
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from benchmark.process import Answer, Measure
 
@@ -25,8 +27,9 @@ def agreement(
     checkpoint = load_checkpoint(Path(weights))
 
     def mask_in(precision: str, ct: str, pet: str) -> NDArray[np.uint8]:
-        settings = Settings(device=device, precision=precision, flips=flips)
-        return segment(Path(ct), Path(pet), [checkpoint], settings, say=lambda _: None).mask
+        segmenter = Segmenter([checkpoint], device, precision)
+        progress = Progress(logging.DEBUG)
+        return segmenter.segment(Path(ct), Path(pet), InferenceSettings(flips=flips), progress=progress).mask
 
     def measure() -> Answer:
         dice: dict[str, dict[str, float]] = {precision: {} for precision in precisions}

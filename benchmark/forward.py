@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from algorithm.inference.execution import place
 from algorithm.inference.memory import reuse_freed_memory
-from algorithm.inference.predictor import place
 from algorithm.network.h2aseg import tumour_probability
 from algorithm.weights import Checkpoint, build_network
 from benchmark.machine import synchronise

@@ -15,9 +15,9 @@ from torch import Tensor
 from algorithm.images import read_pet_ct
 from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.windows import cut_box, fit_box, paste_box
-from algorithm.job import mask_of
 from algorithm.network.h2aseg import tumour_probability
 from algorithm.preprocessing import prepare
+from algorithm.segmentation import mask_of
 from algorithm.weights import load_checkpoint
 from benchmark.forward import Network, plain
 from benchmark.machine import synchronise

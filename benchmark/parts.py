@@ -127,7 +127,7 @@ def body(session: Session) -> Section:
 From files to mask, {flips} (the identity is one). MONAI:
 `sliding_window_inference` (Gaussian importance, the same overlap, batch 1 on a CPU and 8 on a GPU) over the
 plain network, glibc's own allocator; reading, preparing and the mask are the product's, so that only the passes
-differ. Product: `algorithm.job.segment`. Both average the same windows mirrored in place. Every row is a fresh
+differ. Product: `algorithm.job.Segmenter`. Both average the same windows mirrored in place. Every row is a fresh
 process. "Box": windows cover the patient alone, the air is skipped. Host memory is the process's peak, program
 included, and the same without the pair's two float32 arrays. "Faster": end to end, against MONAI's row of the
 same box and precision, and against MONAI over the whole volume in float32. The Dice is that of the mask with

@@ -1,14 +1,16 @@
-"""A whole case from files to mask in memory: the product, as :func:`algorithm.job.segment` does it."""
+"""A whole case from files to mask in memory: the product, as :class:`algorithm.job.Segmenter` does it."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
 import numpy as np
 
 from algorithm.inference.memory import reuse_freed_memory
-from algorithm.job import Settings, segment
+from algorithm.inference.progress import Progress
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from benchmark.process import MIB, Answer, Measure, peak_host_mib
 
@@ -31,11 +33,12 @@ def product(
     """
     reuse_freed_memory()
     ensemble = [load_checkpoint(Path(weights))] * checkpoints
-    settings = Settings(device=device, precision=precision, flips=flips, whole_volume=not box)
+    settings = InferenceSettings(flips=flips, whole_volume=not box)
 
     def measure() -> Answer:
         began = time.perf_counter()
-        result = segment(Path(ct), Path(pet), ensemble, settings, say=lambda _: None)
+        segmenter = Segmenter(ensemble, device, precision)
+        result = segmenter.segment(Path(ct), Path(pet), settings, progress=Progress(logging.DEBUG))
         seconds = time.perf_counter() - began
         np.save(save, result.mask)
         inputs_mib = 2 * 4 * result.mask.size / MIB

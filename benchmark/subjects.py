@@ -13,12 +13,11 @@ from algorithm.description import Description, Normalisation
 from algorithm.errors import WeightsError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
+from algorithm.released import network_from_released, released_name
 from algorithm.weights import (
     Checkpoint,
     find_checkpoints,
     load_checkpoint,
-    network_from_released,
-    released_name,
     save_checkpoint,
 )
 from test.support.plain_network import WINDOW, PlainH2ASeg, reference_parameters

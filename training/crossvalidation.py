@@ -8,6 +8,7 @@ import dataclasses
 import io
 import itertools
 import json
+import logging
 import math
 import re
 import time
@@ -23,10 +24,11 @@ from numpy.typing import NDArray
 
 import algorithm
 import evaluation
-from algorithm import job
 from algorithm.description import read_description
 from algorithm.errors import UsageError
 from algorithm.images import write_mask
+from algorithm.inference.progress import Progress
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from evaluation.handover.bundle import folder_sha256
 from evaluation.scoring.editions import RULES
@@ -42,6 +44,8 @@ from training.splits import Split, fold_split, read_split
 from training.yardsticks import YARDSTICKS, Threshold
 
 REPORTED = {"dice": "Dice", "hd95_mm": "HD95 mm", "fpv_ml": "FPV ml", "fnv_ml": "FNV ml"}
+
+_SILENT = Progress(logging.DEBUG)
 
 
 @dataclass(frozen=True)
@@ -153,14 +157,14 @@ def score_fold(
             return [Row(**{**row, "scores": Scores(**row["scores"])}) for row in content["rows"]]
     processes = processes or Processes()
     processes.wait()  # none may find the scores that another is about to write
-    network = load_checkpoint(checkpoint)
+    segmenter = Segmenter([load_checkpoint(checkpoint)], device.type, precision)
     rows: list[Row] = []
     for case in processes.own(cases):
         study = read_study(case)
         masks = {name: _threshold(study, rule) for name, rule in YARDSTICKS.items()}
         for count in flips:
-            settings = job.Settings(device=device.type, precision=precision, flips=count)
-            masks[_method(count)] = job.segment(case.ct, case.pet, [network], settings, say=lambda line: None).mask
+            settings = InferenceSettings(flips=count)
+            masks[_method(count)] = segmenter.segment(case.ct, case.pet, settings, progress=_SILENT).mask
         for name, mask in masks.items():
             write_mask(
                 mask, study.pet, checkpoint.parent.parent / "masks" / _slug(name) / f"{_slug(case.name)}.nii.gz"

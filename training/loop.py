@@ -9,6 +9,7 @@ import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from torch.utils.tensorboard import SummaryWriter
 from algorithm.description import Description
 from algorithm.errors import DeviceError, UsageError
 from algorithm.files import written_whole
-from algorithm.network.architecture import STRIDE
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint, save_checkpoint
 from evaluation.cases import named_synthetic
 from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
+from training.kernels import proven_kernels
 from training.losses import DeepSupervisionLoss
 from training.parallel import Processes
 from training.sampling import Batch, CropSampler, Source, prefetch
@@ -133,7 +134,8 @@ class Trainer:
         self.device = device
         self.processes = processes or Processes()
         self.sampler = CropSampler(sources, description, settings.augmentation, settings.seed)
-        self.dtype = autocast_dtype(settings.precision, device, description.patch)
+        self.dtype = autocast_dtype(settings.precision, device)
+        self.kernels: AbstractContextManager[object] = nullcontext()
         self.recipe = _recipe(description, settings, sources) | {"computed in": str(self.dtype)}
         torch.manual_seed(settings.seed)
         self.network = H2ASeg(description.architecture).to(device)
@@ -159,10 +161,15 @@ class Trainer:
 
         Raises
         ------
+        KernelError
+            This machine's gradients are not those of float32.
         UsageError
             Most gradients of an epoch are not finite.
         """
         deadline = time.monotonic() + plan.time_budget
+        own = len(self.processes.share(self.settings.batch))
+        architecture, patch = self.description.architecture, self.description.patch
+        self.kernels = proven_kernels(architecture, patch, own, self.dtype, self.device, say)
         purge = self.progress.step + 1  # what was logged after the state that this run goes on from
         events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self._is_first else None
         self.network.train()
@@ -268,7 +275,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate_at(step)
         ct, pet, seg = (part.to(self.device, memory_format=self.layout) for part in batch)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with self.kernels, torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             logits = self.model(ct, pet)
         loss = self.criterion(logits, seg)
         self.optimiser.zero_grad(set_to_none=True)
@@ -359,7 +366,7 @@ class Trainer:
         return out / f"{name}.json"
 
 
-def autocast_dtype(precision: Precision, device: torch.device, patch: tuple[int, int, int]) -> torch.dtype | None:
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """Return the type that ``torch.autocast`` computes in; None: float32 throughout.
 
     ``auto`` is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
@@ -372,18 +379,13 @@ def autocast_dtype(precision: Precision, device: torch.device, patch: tuple[int,
     if device.type == "cuda":
         has_bfloat16, fallback = torch.cuda.is_bf16_supported(including_emulation=False), torch.float16
     else:
-        # oneDNN 3 gives wrong bfloat16 weight gradients, NaN among them, for features of two voxels along x.
-        has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and patch[0] // STRIDE > 2
-        fallback = None
+        has_bfloat16, fallback = torch.ops.mkldnn._is_mkldnn_bf16_supported(), None
     if precision == "auto":
         return torch.bfloat16 if has_bfloat16 else fallback
     if precision == "float16" and device.type == "cpu":
         raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
     if precision == "bfloat16" and not has_bfloat16 and device.type == "cpu":
-        raise DeviceError(
-            f"--precision bfloat16 needs a CPU that computes in it and a patch of at least {3 * STRIDE} voxels "
-            f"along x, got {patch[0]}; use float32"
-        )
+        raise DeviceError("--precision bfloat16: this CPU does not compute in it; use float32")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 
 from algorithm.description import Description
-from algorithm.images import AIR_HU
-from algorithm.inference.budget import Budget
-from algorithm.inference.predictor import Member, Predictor, choose_dtype
-from algorithm.inference.windows import cut_box, fit_box, paste_box
+from algorithm.inference.device import Precision, choose_dtype
+from algorithm.inference.predictor import Predictor
+from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.postprocessing import clean_mask
-from algorithm.preprocessing import body_mask, bounding_box, matter_mask, normalise, value_outside
+from algorithm.preprocessing import prepare_on_grid
+from algorithm.segmentation import mask_of, prepare_case, segment_prepared
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from training.cache import CachedCase
-from training.settings import Precision
 
 _PAPER = RULES["paper"]
+_SILENT = Progress(logging.DEBUG)
 
 
 def validate(
@@ -40,32 +42,22 @@ def validate(
     description : Description
         Its patch, overlap, normalisation and threshold apply.
     device : torch.device
-    precision : {"auto", "bfloat16", "float16", "float32"}
+    precision : {"auto", "float32", "bfloat16", "float16"}
 
     Returns
     -------
     list of Scores
         By the paper's rules: Dice and FNV are NaN for a tumour-free case. Surfaces are not measured.
     """
-    predictor = Predictor(device, choose_dtype(precision, device), flips=1, say=lambda line: None)
-    return [_score(predictor, network, case, description) for case in cases]
+    predictor = Predictor([network], device, choose_dtype(precision, device))
+    return [_score(predictor, case, description) for case in cases]
 
 
-def _score(predictor: Predictor, network: H2ASeg, case: CachedCase, description: Description) -> Scores:
-    ct, pet = np.array(case.ct(), np.float32), np.array(case.pet(), np.float32)
-    suv = pet.transpose(2, 1, 0)
-    body = body_mask(suv, ct.transpose(2, 1, 0), case.spacing).transpose(2, 1, 0)
-    matter = matter_mask(suv, ct.transpose(2, 1, 0), case.spacing)
-    box = fit_box(bounding_box(body), case.size, description.patch)
-    ct, pet = normalise(ct, description.ct, None), normalise(pet, description.pet, None)
-    member = Member(
-        network,
-        torch.from_numpy(cut_box(ct, box, description.patch, value_outside(AIR_HU, description.ct, ct))),
-        torch.from_numpy(cut_box(pet, box, description.patch, value_outside(0.0, description.pet, pet))),
-        description.patch,
-        description.overlap,
-    )
-    probability = predictor.predict([member], Budget()).probability
-    called = (paste_box(probability, box, case.size) > description.threshold).transpose(2, 1, 0) & matter
-    mask = clean_mask(called.view(np.uint8), suv, case.spacing, description.postprocessing)
+def _score(predictor: Predictor, case: CachedCase, description: Description) -> Scores:
+    ct = np.array(case.ct().transpose(2, 1, 0), np.float32)
+    pet = sitk.GetImageFromArray(np.array(case.pet().transpose(2, 1, 0), np.float32))
+    pet.SetSpacing(case.spacing)
+    prepared = prepare_case([description], partial(prepare_on_grid, ct, pet))
+    probability = segment_prepared(predictor, prepared, flips=1, progress=_SILENT).probability
+    mask = mask_of(probability, prepared.prepared, pet, description)
     return measure(case.seg().transpose(2, 1, 0), mask, case.spacing, _PAPER, surfaces=False)

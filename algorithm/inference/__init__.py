@@ -1,1 +1,1 @@
-"""Sliding windows and flips over a network: knows nothing of images or files."""
+"""Sliding windows and flips over a network, on a device, within limits: knows nothing of images or files."""

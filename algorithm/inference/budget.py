@@ -1,4 +1,4 @@
-"""How much time is left for a case, counted from the start of the process."""
+"""How much time is left for a case, counted from a given start: the process's, or a request's."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def seconds_since_start() -> float:
         return time.monotonic() - _IMPORTED
 
 
+def process_start() -> float:
+    """Return when this process started, on the clock of ``time.monotonic``."""
+    return time.monotonic() - seconds_since_start()
+
+
 @dataclass(frozen=True)
 class Budget:
     """A moment by which the passes over a volume must have ended.
@@ -33,11 +38,19 @@ class Budget:
     deadline: float = float("inf")
 
     @classmethod
-    def of_limit(cls, limit_s: float | None, reserve_s: float) -> Budget:
-        """Return the budget of a process that must end within ``limit_s``, keeping ``reserve_s`` for the rest."""
-        if limit_s is None:
-            return cls()
-        return cls(time.monotonic() + limit_s - seconds_since_start() - reserve_s)
+    def of_limit(cls, limit_s: float | None, reserve_s: float, started: float) -> Budget:
+        """Return the budget of what must end within a limit.
+
+        Parameters
+        ----------
+        limit_s : float or None
+            Seconds; None: no limit.
+        reserve_s : float
+            Seconds of them that are kept for the rest.
+        started : float
+            Moment from which the limit counts, on the clock of ``time.monotonic``.
+        """
+        return cls() if limit_s is None else cls(started + limit_s - reserve_s)
 
     @property
     def remaining_s(self) -> float:
@@ -47,3 +60,20 @@ class Budget:
     def allows(self, cost_s: float) -> bool:
         """Tell whether something of this cost still fits."""
         return cost_s <= self.remaining_s
+
+
+class TooSlowError(Exception):
+    """A pass does not fit the budget.
+
+    Parameters
+    ----------
+    factor : float
+        Time that it needs over time that is left.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(
+            f"one pass takes {factor:.1f} times the time that is left"
+            if factor > 1
+            else "no time is left for a pass"
+        )

@@ -1,15 +1,57 @@
-"""The host's memory: how much there is, and how to reuse it."""
+"""The host's memory: how much there is, how much a case needs, and how to reuse it."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc, malloc.h
 _TOP_PAD_BYTES = 64 * 2**20
+_BYTES_PER_PET_VOXEL = 30  # pair as float32, its decoded original, mask, labels of the postprocessing
+_BYTES_PER_CT_VOXEL = 12  # of a CT on a grid of its own: decoded, as float32, and a copy while it is turned
+_BYTES_PER_GRID_VOXEL = 28  # resampled pair, normalised pair, probability, weights, body
+_BYTES_PER_FURTHER_INPUT = 20  # of an ensemble: the pair as that network takes it, if no other takes it so
+_BYTES_PER_WINDOW_VOXEL = 1400  # activations of one float32 window, measured
+_BYTES_OF_PROGRAM = 700 * 2**20  # interpreter, torch and the weights
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@dataclass(frozen=True)
+class CaseSize:
+    """What decides how much memory a case needs.
+
+    Attributes
+    ----------
+    pet_voxels : int
+    own_ct_voxels : int
+        Of a CT on another grid than the PET's; else 0.
+    grid_voxels : float
+        On the network's grid.
+    inputs : int
+        Ways in which the networks of an ensemble want the pair prepared.
+    window_voxels : int
+        Of the largest window.
+    """
+
+    pet_voxels: int
+    own_ct_voxels: int
+    grid_voxels: float
+    inputs: int
+    window_voxels: int
+
+    @property
+    def bytes_needed(self) -> float:
+        """Largest resident memory of a process that segments such a case on a CPU."""
+        return (
+            _BYTES_OF_PROGRAM
+            + _BYTES_PER_WINDOW_VOXEL * self.window_voxels
+            + _BYTES_PER_PET_VOXEL * self.pet_voxels
+            + _BYTES_PER_CT_VOXEL * self.own_ct_voxels
+            + (_BYTES_PER_GRID_VOXEL + _BYTES_PER_FURTHER_INPUT * (self.inputs - 1)) * self.grid_voxels
+        )
 
 
 def reuse_freed_memory() -> bool:

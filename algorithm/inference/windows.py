@@ -76,6 +76,19 @@ def paste_box(part: NDArray[np.float32], box: Sequence[slice], shape: Sequence[i
     return volume
 
 
+def window_on_volume(
+    start: Start, patch: Sequence[int], box: Sequence[slice], part_shape: Sequence[int]
+) -> tuple[slice, slice, slice]:
+    """Return which voxels of a volume a window shows, given its place in what :func:`cut_box` cut out of it."""
+    shown = []
+    sides = [part.stop - part.start for part in box]
+    padding = _padding(sides, part_shape)
+    for first, side, part, length, (before, _) in zip(start, patch, box, sides, padding, strict=True):
+        begin, end = max(0, first - before), min(length, first - before + side)
+        shown.append(slice(part.start + begin, part.start + end))
+    return shown[0], shown[1], shown[2]
+
+
 def _padding(shape: Sequence[int], least: Sequence[int]) -> list[tuple[int, int]]:
     missing = [max(0, want - have) for have, want in zip(shape, least, strict=True)]
     return [(each // 2, each - each // 2) for each in missing]

@@ -133,9 +133,12 @@ class H2ASeg(nn.Module):
         predictions = reversed(self.decoder(self._encode(ct, pet)))
         return tuple(upsample(prediction, 2**depth) for depth, prediction in enumerate(predictions))
 
-    def finest(self, ct: Tensor, pet: Tensor) -> Tensor:
-        """Return the finest head's logits alone, ``(B, 2, H, W, D)``: all that inference needs."""
-        finest: Tensor = self.decoder(self._encode(ct, pet))[-1]
+    def finest(self, ct: Tensor, pet: Tensor, gains: list[Gains] | None = None) -> Tensor:
+        """Return the finest head's logits alone, ``(B, 2, H, W, D)``: all that inference needs.
+
+        Where a list is given for ``gains``, the gains of each TAMW module are appended to it (levels 4 to 1).
+        """
+        finest: Tensor = self.decoder(self._encode(ct, pet), gains)[-1]
         return finest
 
     def finest_level(self) -> tuple[nn.Module, nn.Module]:

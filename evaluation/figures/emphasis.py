@@ -9,9 +9,11 @@ window, so shares are averaged over the windows that hold tumour, then over the 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +27,21 @@ from torch import Tensor
 from algorithm.description import Description
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.files import written_whole
-from algorithm.images import geometry_text, read_mask, read_pet_ct, same_geometry
-from algorithm.inference.windows import cut_box, fit_box, plan_windows
-from algorithm.job import choose_device
-from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg, tumour_probability
-from algorithm.preprocessing import prepare, resample
+from algorithm.images import PetCt, geometry_text, read_mask, read_pet_ct, same_geometry
+from algorithm.inference.device import choose_device
+from algorithm.inference.predictor import Predictor
+from algorithm.inference.progress import Progress
+from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg
+from algorithm.network.weighting import Gains
+from algorithm.preprocessing import Box, prepare, resample
+from algorithm.segmentation import prepare_case, segment_prepared
 from algorithm.weights import build_network, find_checkpoints, load_checkpoint
 from evaluation.cases import LAYOUTS, Case, list_cases, named_synthetic
 from evaluation.scoring.score import csv_text, write_text
 
 GAINS = ("foreground", "background")
+_SILENT = Progress(logging.DEBUG)
+
 CT_COLOUR, PET_COLOUR = "#8c96a3", "#e07b1a"
 
 
@@ -78,12 +85,48 @@ def pet_share(gain: Tensor, channels: int) -> NDArray[np.float64]:
     return share
 
 
-@torch.inference_mode()
-def measure_case(case: Case, network: H2ASeg, description: Description, device: torch.device) -> Emphasis:
-    """Run the network over a case's windows and average the shares over those that hold tumour.
+class GainsObserver:
+    """Collects the PET's shares of the windows that hold tumour while a case is segmented.
 
     A window holds tumour where the truth says so, or, for a case without truth, where the network itself finds a
     voxel above the checkpoint's threshold.
+
+    Parameters
+    ----------
+    description : Description
+    truth : bool array, x, y, z, or None
+        On the case's grid. Windows without tumour are not computed where it is given.
+    """
+
+    def __init__(self, description: Description, truth: NDArray[np.bool_] | None) -> None:
+        self._channels = description.architecture.channels
+        self._threshold = description.threshold
+        self._truth = truth
+        self._shares: dict[tuple[tuple[int, int], ...], dict[tuple[int, str], float]] = {}
+
+    def wants(self, window: Box) -> bool:
+        """Tell whether a window may hold tumour."""
+        return self._truth is None or bool(self._truth[window].any())
+
+    def see(self, window: Box, probability: Tensor, gains: Sequence[Gains]) -> None:
+        """Keep a window's shares if it holds tumour."""
+        if self._truth is None and not bool((probability > self._threshold).any()):
+            return
+        self._shares[tuple((side.start, side.stop) for side in window)] = {
+            (level, kind): float(pet_share(gain, self._channels[level - 1])[0])
+            for level, of_level in zip(DECODER_LEVELS, gains, strict=True)
+            for kind, gain in zip(GAINS, of_level, strict=True)
+        }
+
+    def emphasis_of(self, case: Case) -> Emphasis:
+        """Return the mean over the windows seen."""
+        windows = list(self._shares.values())
+        means = {key: _mean([shares[key] for shares in windows]) for key in windows[0]} if windows else {}
+        return Emphasis(case, len(windows), means)
+
+
+def measure_case(case: Case, predictor: Predictor, description: Description) -> Emphasis:
+    """Segment a case once, without flips, and average the shares over its windows that hold tumour.
 
     Raises
     ------
@@ -92,21 +135,16 @@ def measure_case(case: Case, network: H2ASeg, description: Description, device: 
     UserError
         An image cannot be read or is not what it should be.
     """
-    channels = network.architecture.channels
-    collected: dict[tuple[int, str], list[float]] = {
-        (level, kind): [] for level in DECODER_LEVELS for kind in GAINS
-    }
-    windows = 0
-    for ct, pet, truth in _windows(case, description):
-        ct, pet = ct.to(device), pet.to(device)
-        holds = truth.any() if truth is not None else _found(network, ct, pet, description.threshold)
-        if not holds:
-            continue
-        windows += 1
-        for level, gains in network.emphasis(ct, pet).items():
-            for kind, gain in zip(GAINS, gains, strict=True):
-                collected[level, kind].append(float(pet_share(gain, channels[level - 1])[0]))
-    return Emphasis(case, windows, {key: _mean(shares) for key, shares in collected.items()} if windows else {})
+    pair = read_pet_ct(case.ct, case.pet)
+    observer = GainsObserver(description, _truth_on_grid(case, pair, description))
+    segment_prepared(
+        predictor,
+        prepare_case([description], partial(prepare, pair)),
+        flips=1,
+        progress=_SILENT,
+        observer=observer,
+    )
+    return observer.emphasis_of(case)
 
 
 def to_rows(measured: Sequence[Emphasis]) -> list[list[object]]:
@@ -162,10 +200,10 @@ def main(args: argparse.Namespace) -> int:
     cases = _cases(args)
     device = choose_device(args.device)
     network, description = _load(args.weights)
-    network.to(device)
+    predictor = Predictor([network], device, torch.float32)
     measured = []
     for number, case in enumerate(cases, start=1):
-        measured.append(measure_case(case, network, description, device))
+        measured.append(measure_case(case, predictor, description))
         print(
             f"case {number} of {len(cases)}: {case.title}, {measured[-1].windows} windows with tumour", flush=True
         )
@@ -203,32 +241,19 @@ def _load(weights: Path | None) -> tuple[H2ASeg, Description]:
     return build_network(checkpoint), checkpoint.description
 
 
-def _windows(case: Case, description: Description) -> Iterator[tuple[Tensor, Tensor, NDArray[np.float32] | None]]:
-    """Yield CT, PET, both (1, 1, H, W, D), and the truth (H, W, D) of each window over the patient."""
-    pair = read_pet_ct(case.ct, case.pet)
-    prepared = prepare(pair, description)
-    volumes, outside = [prepared.ct, prepared.pet], [prepared.ct_outside, prepared.pet_outside]
-    if case.truth is not None:
-        truth = read_mask(case.truth)
-        if not same_geometry(truth, pair.pet):
-            raise GeometryError(
-                f"the truth {case.truth} ({geometry_text(truth)}) does not lie on the grid of its PET "
-                f"({geometry_text(pair.pet)})"
-            )
-        on_grid = resample(truth, description.spacing, orientation=description.orientation, linear=False)
-        volumes.append(sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0).astype(np.float32))
-        outside.append(0.0)
-    box = fit_box(prepared.body, prepared.ct.shape, description.patch)
-    parts = zip(volumes, outside, strict=True)
-    volumes = [cut_box(volume, box, description.patch, around) for volume, around in parts]
-    for start in plan_windows(volumes[0].shape, description.patch, description.overlap):
-        here = tuple(slice(first, first + side) for first, side in zip(start, description.patch, strict=True))
-        ct, pet = (torch.from_numpy(np.ascontiguousarray(volume[here]))[None, None] for volume in volumes[:2])
-        yield ct, pet, volumes[2][here] if len(volumes) > 2 else None
-
-
-def _found(network: H2ASeg, ct: Tensor, pet: Tensor, threshold: float) -> bool:
-    return bool((tumour_probability(network.finest(ct, pet)) > threshold).any())
+def _truth_on_grid(case: Case, pair: PetCt, description: Description) -> NDArray[np.bool_] | None:
+    """Return the truth on the network's grid, x, y, z; None where there is none."""
+    if case.truth is None:
+        return None
+    truth = read_mask(case.truth)
+    if not same_geometry(truth, pair.pet):
+        raise GeometryError(
+            f"the truth {case.truth} ({geometry_text(truth)}) does not lie on the grid of its PET "
+            f"({geometry_text(pair.pet)})"
+        )
+    on_grid = resample(truth, description.spacing, orientation=description.orientation, linear=False)
+    found: NDArray[np.bool_] = sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0) > 0
+    return found
 
 
 def _groups(measured: Sequence[Emphasis]) -> list[tuple[str, bool, list[Emphasis]]]:

@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 
 import algorithm
-from algorithm import job
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.inference.predictor import choose_dtype
+from algorithm.inference.device import choose_device, choose_dtype, precision_of
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from evaluation.scoring.editions import RULES
 
@@ -44,7 +44,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class Settings:
+class BundleSettings:
     """What the inference was asked for; the number of flips is fixed, so that it can be repeated to the bit.
 
     Attributes
@@ -69,14 +69,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class SegmentedCase:
     """What the inference returns: the mask (uint8, z, y, x, on the PET's grid) and the run report's content."""
 
     mask: NDArray[np.uint8]
     report: dict[str, Any]
 
 
-Predict = Callable[[Path, Path, list[Path], Settings], Prediction]
+Predict = Callable[[Path, Path, list[Path], BundleSettings], SegmentedCase]
 """CT, PET, the checkpoints' JSON files, settings."""
 
 
@@ -129,7 +129,7 @@ class Manifest:
         ``python`` and ``platform``.
     device_class : str
         Masks from the same class must agree to the bit; see :func:`device_class`.
-    settings : Settings
+    settings : BundleSettings
     edition : str
         Whose rules the metrics follow.
     weights : tuple of str
@@ -143,7 +143,7 @@ class Manifest:
     image: str | None
     system: dict[str, str]
     device_class: str
-    settings: Settings
+    settings: BundleSettings
     edition: str
     weights: tuple[str, ...]
     cases: tuple[CaseRecord, ...]
@@ -181,7 +181,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
     version = fields.pop("format")
     if version != FORMAT:
         raise ValueError(f"format must be {FORMAT}, got {version}")
-    fields["settings"] = Settings(**fields["settings"])
+    fields["settings"] = BundleSettings(**fields["settings"])
     fields["weights"] = tuple(fields["weights"])
     cases = []
     for case in fields["cases"]:
@@ -283,18 +283,12 @@ def image_digest(image: str) -> str:
     return digest
 
 
-def predict(ct: Path, pet: Path, checkpoints: list[Path], settings: Settings) -> Prediction:
+def predict(ct: Path, pet: Path, checkpoints: list[Path], settings: BundleSettings) -> SegmentedCase:
     """Segment one case with the product itself; see :data:`Predict`."""
     torch.set_num_threads(settings.threads)
-    result = job.segment(
-        ct,
-        pet,
-        [load_checkpoint(path) for path in checkpoints],
-        job.Settings(
-            device=settings.device, precision=settings.precision, flips=settings.flips, overlap=settings.overlap
-        ),
-    )
-    return Prediction(result.mask, dataclasses.asdict(result.report))
+    segmenter = Segmenter([load_checkpoint(path) for path in checkpoints], settings.device, settings.precision)
+    result = segmenter.segment(ct, pet, InferenceSettings(flips=settings.flips, overlap=settings.overlap))
+    return SegmentedCase(result.mask, dataclasses.asdict(result.report))
 
 
 def resolve(device: str, precision: str) -> tuple[str, str]:
@@ -305,8 +299,8 @@ def resolve(device: str, precision: str) -> tuple[str, str]:
     DeviceError
         There is no such device, or it cannot compute with that precision.
     """
-    found = job.choose_device(device)
-    return found.type, str(choose_dtype(precision, found)).removeprefix("torch.")
+    found = choose_device(device)
+    return found.type, precision_of(choose_dtype(precision, found))
 
 
 def _processor() -> str:

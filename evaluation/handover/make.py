@@ -16,6 +16,7 @@ import torch
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import read_image, read_mask, write_mask
+from algorithm.inference.device import PRECISIONS
 from algorithm.report import write_json
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.cases import LAYOUTS, Case, list_cases
@@ -24,11 +25,11 @@ from evaluation.handover.bundle import (
     METRICS_CSV,
     METRICS_JSON,
     REQUIREMENTS,
+    BundleSettings,
     CaseRecord,
     File,
     Manifest,
     Predict,
-    Settings,
     code_version,
     device_class,
     exact_requirements,
@@ -43,14 +44,12 @@ from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import CaseScore, report, score_pairs, to_csv, to_json, write_text
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-
 
 def make_bundle(
     cases: Sequence[Case],
     folder: Path,
     checkpoints: Sequence[Path],
-    settings: Settings,
+    settings: BundleSettings,
     out: Path,
     *,
     edition: str = DEFAULT_EDITION,
@@ -66,7 +65,7 @@ def make_bundle(
         Input folder that all their files lie in; the receiver needs the same files in a folder of his own.
     checkpoints : sequence of Path
         The JSON files; they and their weights are copied into the bundle and used from there.
-    settings : Settings
+    settings : BundleSettings
     out : Path
         New or empty folder.
     edition : str
@@ -168,7 +167,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the bundle; returns the exit code."""
     device, precision = resolve(args.device, args.precision)
-    settings = Settings(device, precision, args.flips, args.overlap, threads=torch.get_num_threads())
+    settings = BundleSettings(device, precision, args.flips, args.overlap, threads=torch.get_num_threads())
     folder = args.input if args.input.is_dir() else args.input.parent
     manifest = make_bundle(
         list_cases(args.input),

@@ -22,10 +22,10 @@ from algorithm.errors import MissingInputError, UsageError, UserError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from evaluation.handover.bundle import (
     METRICS_JSON,
+    BundleSettings,
     CaseRecord,
     Manifest,
     Predict,
-    Settings,
     code_version,
     device_class,
     file_sha256,
@@ -125,7 +125,7 @@ def verify(
     return VERIFIED
 
 
-def _settings_here(made: Settings, device: str | None) -> Settings:
+def _settings_here(made: BundleSettings, device: str | None) -> BundleSettings:
     """Return the bundle's settings; another kind of device computes in its own precision."""
     if device is None or device == made.device:
         return made

@@ -12,12 +12,11 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from algorithm import job
 from algorithm.description import Description
 from algorithm.files import written_whole
 from algorithm.guidance import guide
 from algorithm.images import PetCt, read_pet_ct
-from algorithm.inference.predictor import Predictor, choose_dtype
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.jsonfile import read_json
 from algorithm.postprocessing import clean_mask
 from algorithm.preprocessing import restore
@@ -64,8 +63,8 @@ class InProcess:
         self, checkpoints: Sequence[Checkpoint], *, device: str = "auto", flips: int = 1, cache: Path | None = None
     ) -> None:
         self.checkpoints = checkpoints
-        self.device = job.choose_device(device)
-        self.settings = job.Settings(device=device, flips=flips)
+        self.segmenter = Segmenter(checkpoints, device)
+        self.settings = InferenceSettings(flips=flips)
         self.cache = cache
         self._last: tuple[Case, Seen] | None = None
 
@@ -101,15 +100,11 @@ class InProcess:
         return self.checkpoints[0].description
 
     def _probability(self, pair: PetCt) -> NDArray[np.float32]:
-        predictor = Predictor(
-            self.device, choose_dtype("auto", self.device), self.settings.flips, lambda line: None
-        )
-        prediction, case, _ = job._predict(pair, self.checkpoints, predictor, self.settings, job.Stopwatch())
-        prediction.probability[~case.matter] = 0
-        return np.concatenate(list(restore(prediction.probability, case.grid, pair.pet)))
+        seen = self.segmenter.look(pair, self.settings)
+        return np.concatenate(list(restore(seen.prediction.probability, seen.grid, pair.pet)))
 
     def _key(self, case: Case) -> str:
-        digest = hashlib.sha256(f"{self.settings.flips} {self.device.type} {torch.__version__}".encode())
+        digest = hashlib.sha256(f"{self.settings.flips} {self.segmenter.device.type} {torch.__version__}".encode())
         for each in self.checkpoints:
             digest.update(each.description.sha256.encode())
         for path in (case.ct, case.pet):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,18 @@ from numpy.typing import NDArray
 from algorithm import __version__
 from algorithm import job as job_module
 from algorithm.description import Description, Normalisation, Postprocessing
-from algorithm.errors import DeviceError, ResourceError, WeightsError
+from algorithm.errors import WeightsError
 from algorithm.images import PetCt, read_pet_ct
-from algorithm.inference.predictor import Member, Prediction, Predictor, TooSlowError
+from algorithm.inference.case_run import Prediction
+from algorithm.inference.predictor import Predictor
+from algorithm.inference.progress import Progress
 from algorithm.inference.windows import fit_box
-from algorithm.job import Result, Settings, choose_device, segment
-from algorithm.network.h2aseg import tumour_probability
+from algorithm.job import Segmenter
+from algorithm.network.h2aseg import H2ASeg, tumour_probability
 from algorithm.preprocessing import Prepared, prepare, restore
 from algorithm.weights import Checkpoint, build_network, load_checkpoint
 from test.support.checkpoints import TINY_PATCH, write_checkpoint
-from test.support.phantom import CT_NAME, INPUT, PET_NAME
-
-CT = INPUT / "images/ct" / f"{CT_NAME}.mha"
-PET = INPUT / "images/pet" / f"{PET_NAME}.mha"
-QUICK = Settings(device="cpu", precision="float32", flips=1)
-
-
-def run(checkpoints: Checkpoint | Sequence[Checkpoint], settings: Settings = QUICK, **more: Any) -> Result:
-    checkpoints = [checkpoints] if isinstance(checkpoints, Checkpoint) else checkpoints
-    return segment(CT, PET, checkpoints, settings, say=lambda line: None, **more)
+from test.support.jobs import CT, PET, QUICK, run, segment
 
 
 @pytest.fixture
@@ -47,8 +40,8 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
     seen: list[Prediction] = []
     predict = Predictor.predict
 
-    def recorded(self: Predictor, *arguments: Any) -> Prediction:
-        seen.append(predict(self, *arguments))
+    def recorded(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
+        seen.append(predict(self, *arguments, **options))
         return seen[-1]
 
     monkeypatch.setattr(Predictor, "predict", recorded)
@@ -212,13 +205,13 @@ class TestOtherImages:
     def test_smaller_than_the_patch(
         self, size: tuple[int, int, int], checkpoint: Checkpoint, tmp_path: Path
     ) -> None:
-        result = segment(*self.write(tmp_path, size), [checkpoint], QUICK, say=lambda line: None)
+        result = segment(*self.write(tmp_path, size), [checkpoint], QUICK)
 
         assert result.mask.shape == size[::-1]
         assert result.report.windows == 1
 
     def test_ct_of_another_grid(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
-        result = segment(*self.write(tmp_path, (20, 18, 12), 5.0), [checkpoint], QUICK, say=lambda line: None)
+        result = segment(*self.write(tmp_path, (20, 18, 12), 5.0), [checkpoint], QUICK)
 
         assert result.report.ct_resampled
         assert result.report.notes == ("the CT was resampled onto the PET's grid",)
@@ -226,96 +219,10 @@ class TestOtherImages:
     def test_own_spacing_and_axes(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, spacing=None, orientation=None, pet=Normalisation("z-score-volume"))
 
-        result = segment(
-            *self.write(tmp_path, (40, 32, 18)), [load_checkpoint(path)], QUICK, say=lambda line: None
-        )
+        result = segment(*self.write(tmp_path, (40, 32, 18)), [load_checkpoint(path)], QUICK)
 
         assert result.mask.shape == (18, 32, 40)
         assert result.report.windows == 4
-
-
-class TestTime:
-    """Predictors that find the case too large for the time."""
-
-    limited = replace(QUICK, flips=None, time_limit_s=1e9)
-
-    @pytest.fixture
-    def checkpoint(self, tmp_path: Path) -> Checkpoint:
-        return load_checkpoint(write_checkpoint(tmp_path, spacing=(9.0, 9.0, 9.0)))
-
-    @staticmethod
-    def too_slow(monkeypatch: pytest.MonkeyPatch, times: float) -> list[tuple[int, ...]]:
-        """Let the first predictions be too slow; return the list of all sizes that are asked for."""
-        sizes: list[tuple[int, ...]] = []
-        predict = Predictor.predict
-
-        def slow(self: Predictor, members: Sequence[Member], budget: Any) -> Prediction:
-            sizes.append(members[0].ct.shape)
-            if len(sizes) <= times:
-                raise TooSlowError(2)
-            return predict(self, members, budget)
-
-        monkeypatch.setattr(Predictor, "predict", slow)
-        return sizes
-
-    def test_voxels_grow_until_it_fits(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-        sizes = self.too_slow(monkeypatch, times=1)
-        lines: list[str] = []
-
-        result = segment(CT, PET, [checkpoint], self.limited, say=lines.append)
-
-        assert len(sizes) == 2
-        assert np.prod(sizes[1]) < 0.8 * np.prod(sizes[0])
-        assert result.mask.shape == sitk.ReadImage(PET).GetSize()[::-1]
-        assert result.report.notes == ("voxels were made 1.25 times as long to keep the time limit",)
-        assert "one pass takes 2.0 times the time that is left; voxels 1.25 times as long are tried" in lines
-
-    def test_until_they_are_too_coarse(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-        sizes = self.too_slow(monkeypatch, times=float("inf"))
-
-        with pytest.raises(
-            ResourceError, match=r"time limit of 1e\+09 s is too short .*raise --time-limit or use"
-        ):
-            run(checkpoint, self.limited)
-
-        assert len(sizes) == 2  # 9 and 11.25 mm; the next would exceed 12
-
-    def test_a_limit_that_has_passed(self, checkpoint: Checkpoint) -> None:
-        with pytest.raises(ResourceError, match=r"the time limit of 0\.1 s is too short for this case"):
-            run(checkpoint, replace(self.limited, time_limit_s=0.1))
-
-    def test_a_number_of_flips_overrules_the_limit(self, checkpoint: Checkpoint) -> None:
-        assert run(checkpoint, replace(QUICK, flips=1, time_limit_s=0.1)).report.passes == 1
-
-
-def test_too_little_memory_is_said_before_it_is_used(
-    checkpoint: Checkpoint, predictions: list[Prediction], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**29)
-
-    with pytest.raises(
-        ResourceError, match=r"110x90x80 voxels .* needs about .* GiB of memory, but only 0\.5 GiB"
-    ):
-        run(checkpoint)
-
-    assert predictions == []
-
-
-def test_it_is_said_before_the_images_are_read(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The header alone tells: the voxels of this file are not even there."""
-    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: 2**32)
-    huge = tmp_path / "huge.mhd"
-    huge.write_text(
-        "ObjectType = Image\nNDims = 3\nDimSize = 4000 4000 4000\nElementSpacing = 1 1 1\n"
-        "ElementType = MET_FLOAT\nElementDataFile = absent.raw\n"
-    )
-
-    with pytest.raises(ResourceError, match=r"a PET of 4000x4000x4000 .* with a CT of .* check their headers"):
-        segment(CT, huge, [checkpoint], QUICK)
-    with pytest.raises(ResourceError, match="with a CT of 4000x4000x4000"):
-        segment(huge, PET, [checkpoint], QUICK)
 
 
 def test_checkpoints_that_want_the_same_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,41 +241,55 @@ def test_checkpoints_that_want_the_same_share_it(tmp_path: Path, monkeypatch: py
     assert prepared == ["fold_1", "other"]
 
 
-def test_unknown_memory_is_no_obstacle(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "host_limit_bytes", lambda: None)
+class TestManyCases:
+    """A segmenter serves one case after the other; none changes what comes of the next."""
 
-    assert run(checkpoint).report.passes == 1
+    @staticmethod
+    def another(folder: Path) -> tuple[Path, Path]:
+        paths = folder / "ct.mha", folder / "pet.mha"
+        for source, path in zip((CT, PET), paths, strict=True):
+            sitk.WriteImage(sitk.ReadImage(source)[:, :, 10:40], path)
+        return paths
+
+    def test_the_first_again_gives_the_same_mask(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        segmenter = Segmenter([checkpoint], "cpu", "bfloat16")
+
+        before = segmenter.segment(CT, PET, QUICK)
+        other = segmenter.segment(*self.another(tmp_path), QUICK)
+        after = segmenter.segment(CT, PET, QUICK)
+
+        np.testing.assert_array_equal(after.mask, before.mask)
+        assert other.mask.shape != before.mask.shape
+        assert (after.report.notes, after.report.precision) == ((), "bfloat16")
+
+    def test_also_after_a_case_that_fell_back_to_float32(
+        self, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        segmenter = Segmenter([checkpoint], "cpu", "bfloat16")
+        before = segmenter.segment(CT, PET, QUICK)
+        finest = H2ASeg.finest
+
+        def broken(self: H2ASeg, *arguments: Any) -> torch.Tensor:
+            logits = finest(self, *arguments)
+            return logits * torch.nan if logits.dtype == torch.bfloat16 else logits
+
+        with monkeypatch.context() as patch:
+            patch.setattr(H2ASeg, "finest", broken)
+            fallen_back = segmenter.segment(*self.another(tmp_path), QUICK)
+        after = segmenter.segment(CT, PET, QUICK)
+
+        assert (fallen_back.report.precision, len(fallen_back.report.notes)) == ("float32", 1)
+        np.testing.assert_array_equal(fallen_back.mask, segment(*self.another(tmp_path), [checkpoint]).mask)
+        np.testing.assert_array_equal(after.mask, before.mask)
+        assert (after.report.precision, after.report.notes) == ("bfloat16", ())
 
 
-class TestDevice:
-    @pytest.fixture
-    def gpus(self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: request.param)
-
-    @pytest.mark.parametrize("gpus", [0], indirect=True)
-    @pytest.mark.usefixtures("gpus")
-    def test_without_a_gpu(self) -> None:
-        assert choose_device("auto") == torch.device("cpu")
-        with pytest.raises(DeviceError, match="no usable GPU was found; start the container with --gpus all"):
-            choose_device("cuda")
-        with pytest.raises(DeviceError, match="a GPU is required"):
-            choose_device("auto", require_gpu=True)
-
-    @pytest.mark.parametrize("gpus", [2], indirect=True)
-    @pytest.mark.usefixtures("gpus")
-    def test_with_two(self) -> None:
-        assert choose_device("auto", require_gpu=True).type == "cuda"
-        assert choose_device("cuda:1") == torch.device("cuda:1")
-        with pytest.raises(DeviceError, match="there is no GPU 2; this machine has 2"):
-            choose_device("cuda:2")
-        with pytest.raises(DeviceError, match="a GPU is required"):
-            choose_device("cpu", require_gpu=True)
-
-    @pytest.mark.parametrize("name", ["gpu", "mps", "meta", ""])
-    def test_other_names(self, name: str) -> None:
-        with pytest.raises(DeviceError, match=f"the device must be auto, cpu, cuda or cuda:N, got '{name}'"):
-            choose_device(name)
+def test_progress_can_be_turned_down(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(checkpoint, progress=Progress(logging.DEBUG))
+        assert caplog.messages == []
+        run(checkpoint)
+        assert [line.partition(" took ")[0] for line in caplog.messages][-1] == "pass 1 of 1"
 
 
 def test_probability_is_restored_without_a_seam(checkpoint: Checkpoint, predictions: list[Prediction]) -> None:

@@ -17,13 +17,11 @@ from algorithm.__main__ import main
 from algorithm.errors import WeightsError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
+from algorithm.released import import_released, network_from_released, released_name
 from algorithm.weights import (
     build_network,
     find_checkpoints,
-    import_released,
     load_checkpoint,
-    network_from_released,
-    released_name,
     save_checkpoint,
 )
 from test.conftest import ROOT

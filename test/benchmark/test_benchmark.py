@@ -11,7 +11,8 @@ import torch
 
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import Checkpoint, network_from_released, save_checkpoint
+from algorithm.released import network_from_released
+from algorithm.weights import Checkpoint, save_checkpoint
 from benchmark import (
     agreement,
     case,

@@ -11,7 +11,8 @@ from torch import Tensor
 from algorithm.description import Description, Normalisation
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import released_name, save_checkpoint
+from algorithm.released import released_name
+from algorithm.weights import save_checkpoint
 from test.support.plain_network import reference_parameters
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"

@@ -9,6 +9,8 @@ from monai.losses import DiceCELoss
 from training.losses import HEAD_WEIGHTS, DeepSupervisionLoss
 from training.parallel import Processes
 
+pytestmark = pytest.mark.numerical
+
 SIZE = (2, 1, 6, 5, 4)
 
 

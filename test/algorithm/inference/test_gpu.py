@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from algorithm.job import Result, Settings, segment
+from algorithm.job import InferenceSettings, Result, Segmenter
 from algorithm.weights import find_checkpoints, load_checkpoint
 from benchmark.agreement import dice_of
 from test.support.phantom import CT_NAME, INPUT, PET_NAME
@@ -33,8 +33,7 @@ def whole_device() -> Iterator[None]:
 def run(device: str, precision: str) -> Result:
     checkpoint = load_checkpoint(find_checkpoints(None)[0])
     ct, pet = INPUT / f"images/ct/{CT_NAME}.mha", INPUT / f"images/pet/{PET_NAME}.mha"
-    settings = Settings(device=device, precision=precision, flips=2)
-    return segment(ct, pet, [checkpoint], settings, say=lambda line: None)
+    return Segmenter([checkpoint], device, precision).segment(ct, pet, InferenceSettings(flips=2))
 
 
 @pytest.mark.parametrize(("precision", "least"), [("float32", 0.999), ("float16", 0.99), ("bfloat16", 0.97)])

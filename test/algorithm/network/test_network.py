@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from algorithm.inference.predictor import place
+from algorithm.inference.execution import place
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
 from algorithm.network.blocks import Conv, EntryBlock, UnbiasedConv, instance_norm
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import network_from_released
+from algorithm.released import network_from_released
 from test.support import plain_network
 from test.support.checkpoints import (
     FIXTURES,
@@ -28,10 +28,17 @@ from test.support.checkpoints import (
     to_double,
 )
 from test.support.plain_network import PlainH2ASeg, reference_inputs, reference_parameters
+from training.kernels import Kernels
 from training.losses import DeepSupervisionLoss
+
+pytestmark = pytest.mark.numerical
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
+BFLOAT16_HERE = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="neither training nor inference is bfloat16 on this CPU",
+)
 
 
 def double_inputs(batch: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -97,7 +104,7 @@ def gradients_of_the_product(
     """Return the loss's gradients as the training loop makes them, by released names."""
     network = copy.deepcopy(network).to(memory_format=torch.channels_last_3d).train()
     images = (image.to(memory_format=torch.channels_last_3d) for image in (ct, pet))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+    with Kernels(dtype), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
         logits = network(*images)
     DeepSupervisionLoss()(logits, truth).backward()
     with torch.no_grad():
@@ -108,7 +115,11 @@ def gradients_of_the_product(
 
 @pytest.mark.parametrize(
     ("batch", "dtype", "likeness"),
-    [(1, torch.float32, 0.9999), (1, torch.bfloat16, 0.8), (2, torch.bfloat16, 0.8)],
+    [
+        (1, torch.float32, 0.9999),
+        pytest.param(1, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
+        pytest.param(2, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
+    ],
 )
 def test_training_follows_the_gradients_of_the_plain_transcription(
     batch: int, dtype: torch.dtype, likeness: float
@@ -414,7 +425,7 @@ class FeatureLayouts(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=BFLOAT16_HERE)])
 def test_no_feature_map_leaves_the_fast_layout(dtype: torch.dtype) -> None:
     # Small sides: from a certain size down torch takes a convolution of its own that gives up the layout.
     network = place(random_network(Architecture()), torch.device("cpu"), dtype)

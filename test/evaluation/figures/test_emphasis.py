@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from algorithm.description import Description, Normalisation
 from algorithm.errors import GeometryError, MissingInputError, UsageError
+from algorithm.inference.predictor import Predictor
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg
 from algorithm.weights import save_checkpoint
 from evaluation.cases import Case, list_cases
 from evaluation.figures.emphasis import Emphasis, add_arguments, draw, main, measure_case, pet_share, to_rows
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.numerical
+
 ARCHITECTURE = Architecture(channels=(4, 4, 4, 4, 8), mcsa=False)
 HOW = Normalisation("clip-scale", low=0, high=10)
 DESCRIPTION = Description("tiny", ARCHITECTURE, (16, 16, 32), (4.0, 4.0, 4.0), HOW, HOW, overlap=0.0)
@@ -47,6 +49,10 @@ def study(tmp_path) -> Path:
     return folder
 
 
+def placed(network: H2ASeg) -> Predictor:
+    return Predictor([network], torch.device("cpu"), torch.float32)
+
+
 def the_case(study: Path, *, with_truth: bool = True) -> Case:
     truth = study / "SEG.nii.gz" if with_truth else None
     return Case("synthetic_a", study / "CTres.nii.gz", study / "SUV.nii.gz", truth, synthetic=True)
@@ -71,7 +77,7 @@ def test_no_gain_has_no_share():
 
 
 def test_only_windows_with_tumour_count(network, study):
-    measured = measure_case(the_case(study), network, DESCRIPTION, CPU)
+    measured = measure_case(the_case(study), placed(network), DESCRIPTION)
     assert measured.windows == 1
     suv = sitk.GetArrayFromImage(sitk.ReadImage(str(study / "SUV.nii.gz"))).transpose(2, 1, 0)
     pet = torch.from_numpy(np.ascontiguousarray(suv[16:]))[None, None]
@@ -96,7 +102,7 @@ def test_without_truth_the_networks_own_finding_decides(study, bias, windows):
     network = H2ASeg(ARCHITECTURE).eval()
     with torch.no_grad():
         network.decoder.heads["1"].conv.bias.copy_(torch.tensor([0.0, bias]))
-    assert measure_case(the_case(study, with_truth=False), network, DESCRIPTION, CPU).windows == windows
+    assert measure_case(the_case(study, with_truth=False), placed(network), DESCRIPTION).windows == windows
 
 
 def test_a_truth_on_another_grid_is_an_error(network, study):
@@ -104,7 +110,7 @@ def test_a_truth_on_another_grid_is_an_error(network, study):
     image.SetOrigin((9.0, 0.0, 0.0))
     sitk.WriteImage(image, str(study / "SEG.nii.gz"))
     with pytest.raises(GeometryError, match="does not lie on the grid of its PET"):
-        measure_case(the_case(study), network, DESCRIPTION, CPU)
+        measure_case(the_case(study), placed(network), DESCRIPTION)
 
 
 def shares(value: float) -> dict[tuple[int, str], float]:

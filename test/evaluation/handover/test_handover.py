@@ -23,22 +23,29 @@ from algorithm.weights import save_checkpoint
 from evaluation.__main__ import main as command
 from evaluation.cases import list_cases
 from evaluation.handover import bundle as bundles
-from evaluation.handover.bundle import Manifest, Prediction, Settings, file_sha256, read_manifest, voxels_sha256
+from evaluation.handover.bundle import (
+    BundleSettings,
+    Manifest,
+    SegmentedCase,
+    file_sha256,
+    read_manifest,
+    voxels_sha256,
+)
 from evaluation.handover.make import add_arguments, make_bundle
 from evaluation.handover.verify import dice, main, verify
 
-SETTINGS = Settings(device="cpu", precision="float32", flips=1, overlap=None, threads=1)
+SETTINGS = BundleSettings(device="cpu", precision="float32", flips=1, overlap=None, threads=1)
 
 
-def threshold(ct: Path, pet: Path, checkpoints: list[Path], settings: Settings) -> Prediction:
+def threshold(ct: Path, pet: Path, checkpoints: list[Path], settings: BundleSettings) -> SegmentedCase:
     """Stands in for the network: everything above SUV 2 is tumour."""
     assert all(path.with_suffix(".safetensors").is_file() for path in checkpoints)
     assert ct.is_file()
     suv = sitk.GetArrayFromImage(sitk.ReadImage(str(pet)))
-    return Prediction((suv > 2).astype(np.uint8), {"device": settings.device})
+    return SegmentedCase((suv > 2).astype(np.uint8), {"device": settings.device})
 
 
-def one_voxel_off(ct: Path, pet: Path, checkpoints: list[Path], settings: Settings) -> Prediction:
+def one_voxel_off(ct: Path, pet: Path, checkpoints: list[Path], settings: BundleSettings) -> SegmentedCase:
     found = threshold(ct, pet, checkpoints, settings)
     found.mask[0, 0, 0] ^= 1
     return found
@@ -264,7 +271,7 @@ def test_bad_input_is_no_verdict(bundle, inputs, tmp_path):
 
 
 def test_an_interrupted_handover_is_no_bundle(tmp_path, inputs, checkpoint):
-    def fail(*_: object) -> Prediction:
+    def fail(*_: object) -> SegmentedCase:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

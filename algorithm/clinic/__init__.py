@@ -1,0 +1,1 @@
+"""What a physician reads: one HTML file with the pictures, the numbers and a viewer."""

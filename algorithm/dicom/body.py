@@ -1,0 +1,100 @@
+"""Lean body mass, ideal weight and body surface: what a SUV can be normalised by in place of weight."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from algorithm.dicom.headers import Header, number, text
+from algorithm.dicom.reckoning import Reckoning
+from algorithm.errors import InvalidImageError
+
+_TALLEST_M = 3.0
+_NAMES = {
+    "LBM": "lean body mass (James, 120)",
+    "LBMJAMES128": "lean body mass (James, 128)",
+    "LBMJANMA": "lean body mass (Janmahasatian)",
+    "IBW": "ideal body weight",
+    "BSA": "body surface (Du Bois)",
+}
+
+
+def body_factor(header: Header, suv_type: str, weight_kg: float, reckoning: Reckoning) -> tuple[float, Reckoning]:
+    """Return by what a PET was normalised, in kg, so that SUVbw = value x weight / factor.
+
+    The body surface in m^2 counts 10 kg each: SUVbw = value x W x 1000 / (BSA x 10^4).
+
+    Parameters
+    ----------
+    header : pydicom.Dataset
+        PatientSize (0010,1020) in m (above 3: in cm) and PatientSex (0010,0040).
+    suv_type : str
+        SUVType (0054,1006): LBM, LBMJAMES128, LBMJANMA, IBW or BSA.
+    weight_kg : float
+        Body weight.
+    reckoning : Reckoning
+        Gets height, sex and rule.
+
+    Raises
+    ------
+    InvalidImageError
+        An unknown SUVType, or height or sex are missing.
+    """
+    if suv_type not in _NAMES:
+        raise InvalidImageError(
+            f"SUVType must be BW, {', '.join(_NAMES)}, got {suv_type}; "
+            "export a PET in Bq/ml or in SUV by body weight"
+        )
+    height, notes = _height_m(header, suv_type)
+    sex = "" if suv_type == "BSA" else _sex(header, suv_type)
+    factor = _factor(suv_type, sex, weight_kg, height * 100.0)
+    if factor <= 0:
+        raise InvalidImageError(
+            f"{_NAMES[suv_type]} is {factor:.1f} kg for weight {weight_kg:g} kg and PatientSize {height:g} m, "
+            "which cannot be; give the weight with --weight-kg or export a PET in Bq/ml"
+        )
+    rule = f"SUVbw = value x weight / {_NAMES[suv_type]}, {weight_kg:g} kg / {factor:.5g} kg"
+    if suv_type == "BSA":
+        surface = f"{factor / 10.0:.5g} m^2 x 10 kg/m^2"
+        rule = f"SUVbw = value x weight / {_NAMES[suv_type]}, {weight_kg:g} kg / ({surface})"
+    return factor, replace(reckoning, height_m=height, sex=sex, rule=rule, notes=(*reckoning.notes, *notes))
+
+
+def _factor(suv_type: str, sex: str, weight: float, height_cm: float) -> float:
+    """Formulas of Vácha et al. (W kg, H cm); for sex O the mean of both; BSA in units of 10 kg."""
+    if suv_type == "BSA":
+        return 10.0 * 0.007184 * math.pow(height_cm, 0.725) * math.pow(weight, 0.425)
+    if sex == "O":
+        return (_factor(suv_type, "M", weight, height_cm) + _factor(suv_type, "F", weight, height_cm)) / 2.0
+    man = sex == "M"
+    squared = (weight / height_cm) ** 2
+    if suv_type == "IBW":
+        return 48.0 + 1.06 * (height_cm - 152.0) if man else 45.5 + 0.91 * (height_cm - 152.0)
+    if suv_type == "LBMJANMA":
+        bmi = weight / (height_cm / 100.0) ** 2
+        return 9270.0 * weight / (6680.0 + 216.0 * bmi if man else 8780.0 + 244.0 * bmi)
+    if man:
+        return 1.10 * weight - (128.0 if suv_type == "LBMJAMES128" else 120.0) * squared
+    return 1.07 * weight - 148.0 * squared
+
+
+def _height_m(header: Header, suv_type: str) -> tuple[float, tuple[str, ...]]:
+    height = number(header, "PatientSize")
+    if height is None or height <= 0:
+        raise InvalidImageError(
+            f"PatientSize must be above 0 to undo SUVType {suv_type}, got "
+            f"{text(header, 'PatientSize') or 'none'}; export a PET in Bq/ml or in SUV by body weight"
+        )
+    if height > _TALLEST_M:
+        return height / 100.0, (f"PatientSize {height:g} was taken as cm",)
+    return height, ()
+
+
+def _sex(header: Header, suv_type: str) -> str:
+    sex = text(header, "PatientSex").upper()
+    if sex not in ("M", "F", "O"):
+        raise InvalidImageError(
+            f"PatientSex must be M, F or O to undo SUVType {suv_type}, got {sex or 'none'}; "
+            "export a PET in Bq/ml or in SUV by body weight"
+        )
+    return sex

@@ -1,0 +1,266 @@
+"""The dose of a PET, decayed to the time that its voxels are corrected to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithm.dicom.headers import Header, items, number, text
+from algorithm.dicom.reckoning import Reckoning, SuvOverrides
+from algorithm.dicom.times import (
+    Reference,
+    acquisition,
+    administration,
+    given_administration,
+    reference,
+    series_start,
+)
+from algorithm.errors import InvalidImageError
+
+HALF_LIVES_S = {"F-18": 6586.2, "Ga-68": 4057.0, "C-11": 1223.0, "N-13": 598.0, "Ge-68": 23400000.0}
+"""Where RadionuclideHalfLife (0018,1075) is missing; source: Vácha et al."""
+
+_CODES = {  # PS3.16 CID 4020, SNOMED CT and the older SNOMED-RT that scanners write
+    "F-18": ("77004003", "C-111A1"),
+    "Ga-68": ("35337001", "C-131A3"),
+    "C-11": ("40565003", "C-105A1"),
+    "N-13": ("21576001", "C-107A1"),
+    "Ge-68": ("53315004", "C-128A2"),
+}
+_MEANINGS = {  # "18F", "^18^Fluorine", "F-18", "Fluorine 18"
+    "F-18": r"18\W*F|F\w*\W*18",
+    "Ga-68": r"68\W*Ga|Ga\w*\W*68",
+    "C-11": r"11\W*C|C\w*\W*11",
+    "N-13": r"13\W*N|N\w*\W*13",
+    "Ge-68": r"68\W*Ge|Ge\w*\W*68",
+}
+_DAY_S = 86400.0
+_ROUNDING_S = 1.0  # times without fractions
+_MINUTE_S = 60.0
+_MEGA = 1e6
+_MOST_MBQ_TYPED = 1e4  # survey of Vácha et al.: two clear peaks, 4e2 (MBq) and 4e8 (Bq)
+_LEAST_BQ = 1e6
+_MOST_BQ = 2e10
+_HALF_LIFE_TOLERANCE = 0.02
+
+
+def dose_at_reference(
+    headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning
+) -> tuple[NDArray[np.float64], Reckoning]:
+    """Return, per slice, the dose in Bq by which Bq/ml have to be divided.
+
+    Rules by DecayCorrection (0054,1102), PS3.3 C.8.9.1.1.6:
+
+    * ADMIN: the dose as administered, and nothing else.
+    * START: dose x exp(-lambda (t_ref - t_admin)); t_ref by :func:`algorithm.dicom.times.reference`.
+    * NONE: each slice's values x lambda T / (1 - exp(-lambda T)) x exp(lambda (t_acq - t_admin)), then the dose as
+      administered; that is, the dose over this factor. T is the ActualFrameDuration (0018,1242).
+
+    Raises
+    ------
+    InvalidImageError
+        Dose, half-life or times are missing or cannot be right.
+    """
+    decay_correction = reckoning.decay_correction
+    if decay_correction not in ("ADMIN", "START", "NONE"):
+        raise InvalidImageError(
+            f"DecayCorrection must be START, ADMIN or NONE, got {decay_correction or 'none'}; export the PET again"
+        )
+    tracer = _tracer(headers[0])
+    dose, reckoning = _dose_bq(tracer, overrides, reckoning)
+    reckoning = replace(reckoning, dose_mbq=dose / _MEGA, nuclide=nuclide_name(tracer))
+    if decay_correction == "ADMIN":
+        used = np.full(len(headers), dose)
+        return used, _with_dose(reckoning, used)
+    half_life, reckoning = _half_life_s(tracer, overrides, reckoning)
+    if decay_correction == "START":
+        return _decayed_dose(headers, overrides, reckoning, dose, half_life)
+    return _uncorrected(headers, overrides, reckoning, dose, half_life)
+
+
+def nuclide_name(tracer: Header) -> str:
+    """Return the radionuclide of RadionuclideCodeSequence (0054,0300), as "F-18"; empty where it is unknown."""
+    codes = items(tracer, "RadionuclideCodeSequence")
+    if not codes:
+        return ""
+    value, meaning = text(codes[0], "CodeValue"), text(codes[0], "CodeMeaning")
+    for nuclide, known in _CODES.items():
+        if value in known:
+            return nuclide
+    for nuclide, pattern in _MEANINGS.items():
+        if re.search(rf"(?<![A-Za-z0-9])(?:{pattern})(?![0-9])", meaning, re.IGNORECASE):
+            return nuclide
+    return meaning
+
+
+def _decayed_dose(
+    headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning, dose: float, half_life: float
+) -> tuple[NDArray[np.float64], Reckoning]:
+    """DecayCorrection START."""
+    corrected = reference(headers, half_life)
+    if corrected is None:
+        raise InvalidImageError(
+            "AcquisitionTime and SeriesTime are missing, so it is unknown to when the voxels are corrected for "
+            "decay; export the PET with its times"
+        )
+    given, reckoning = _administration(headers, overrides, reckoning, corrected.per_slice[0])
+    what = "the time that the PET is corrected to"
+    elapsed = np.array([_elapsed_s(given, moment, what) for moment in corrected.per_slice])
+    left = np.exp(-np.log(2.0) / half_life * elapsed)
+    reckoning = replace(
+        reckoning,
+        injected_at=_said(given),
+        corrected_to_first=_said(min(corrected.per_slice)),
+        corrected_to_last=_said(max(corrected.per_slice)),
+        corrected_to_source=corrected.source,
+        decay_least=float(left.min()),
+        decay_most=float(left.max()),
+        notes=(*reckoning.notes, *_disagreement(corrected, half_life)),
+    )
+    return dose * left, _with_dose(reckoning, dose * left)
+
+
+def _uncorrected(
+    headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning, dose: float, half_life: float
+) -> tuple[NDArray[np.float64], Reckoning]:
+    """DecayCorrection NONE."""
+    acquired = [acquisition(header) for header in headers]
+    durations_ms = [number(header, "ActualFrameDuration") or 0.0 for header in headers]
+    known = [moment for moment in acquired if moment is not None]
+    if len(known) < len(headers) or min(durations_ms) <= 0:
+        raise InvalidImageError(
+            "AcquisitionTime or ActualFrameDuration are missing, and DecayCorrection is NONE, so the decay cannot "
+            "be corrected; export the PET with its times, or corrected for decay"
+        )
+    given, reckoning = _administration(headers, overrides, reckoning, known[0])
+    elapsed = np.array([_elapsed_s(given, moment, "the acquisition") for moment in known])
+    rate = np.log(2.0) / half_life
+    during = rate * np.array(durations_ms) / 1000.0
+    factor = during / -np.expm1(-during) * np.exp(rate * elapsed)
+    reckoning = replace(
+        reckoning, injected_at=_said(given), decay_least=float(factor.min()), decay_most=float(factor.max())
+    )
+    return dose / factor, _with_dose(reckoning, np.array([dose]))
+
+
+def _tracer(header: Header) -> Header:
+    """First item of RadiopharmaceuticalInformationSequence (0054,0016), or nothing at all."""
+    tracers = items(header, "RadiopharmaceuticalInformationSequence")
+    if len(tracers) > 1:
+        doses = {number(item, "RadionuclideTotalDose") for item in tracers}
+        if len(doses) > 1:
+            raise InvalidImageError(
+                f"the PET must have one tracer, got {len(tracers)} items of "
+                "RadiopharmaceuticalInformationSequence with different doses; export a PET of one tracer"
+            )
+    return tracers[0] if tracers else {}
+
+
+def _dose_bq(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) -> tuple[float, Reckoning]:
+    """RadionuclideTotalDose (0018,1074): Bq, but some 10^2 to 10^3 mean MBq."""
+    shown = text(tracer, "RadionuclideTotalDose") or "none"
+    if overrides.dose_mbq is not None:
+        said = f"dose {overrides.dose_mbq:g} MBq, the header has {shown}"
+        return overrides.dose_mbq * _MEGA, replace(reckoning, overrides=(*reckoning.overrides, said))
+    dose = number(tracer, "RadionuclideTotalDose")
+    if dose is None or dose <= 0:
+        raise InvalidImageError(
+            f"RadionuclideTotalDose must be above 0, got {shown}; give the dose with --dose-mbq"
+        )
+    if 1.0 <= dose < _MOST_MBQ_TYPED:
+        note = f"RadionuclideTotalDose {shown} was taken as MBq"
+        return dose * _MEGA, replace(reckoning, notes=(*reckoning.notes, note))
+    if not _LEAST_BQ <= dose <= _MOST_BQ:
+        raise InvalidImageError(
+            f"RadionuclideTotalDose must be in Bq (or MBq), got {shown}, which is neither for a PET; give the "
+            "dose with --dose-mbq"
+        )
+    return dose, reckoning
+
+
+def _half_life_s(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) -> tuple[float, Reckoning]:
+    """RadionuclideHalfLife (0018,1075) in s; where it is missing, by RadionuclideCodeSequence (0054,0300)."""
+    nuclide = nuclide_name(tracer)
+    stored = number(tracer, "RadionuclideHalfLife")
+    shown = text(tracer, "RadionuclideHalfLife") or "none"
+    if overrides.half_life_s is not None:
+        said = f"half-life {overrides.half_life_s:g} s, the header has {shown}"
+        return overrides.half_life_s, replace(
+            reckoning, half_life_s=overrides.half_life_s, overrides=(*reckoning.overrides, said)
+        )
+    usual = HALF_LIVES_S.get(nuclide)
+    notes = reckoning.notes
+    if stored is None or stored <= 0:
+        if usual is None:
+            raise InvalidImageError(
+                f"RadionuclideHalfLife must be above 0, got {shown}, and the radionuclide "
+                f"{nuclide or '(none named)'} is none of {', '.join(HALF_LIVES_S)}; give it with --half-life-s"
+            )
+        stored = usual
+        notes = (*notes, f"RadionuclideHalfLife is missing: {usual:g} s of {nuclide} was used")
+    elif usual is not None and abs(stored * 60.0 / usual - 1.0) < _HALF_LIFE_TOLERANCE:
+        raise InvalidImageError(
+            f"RadionuclideHalfLife must be in s, got {shown}, the minutes of {nuclide} ({usual:g} s); "
+            "give it with --half-life-s"
+        )
+    elif usual is not None and abs(stored / usual - 1.0) > _HALF_LIFE_TOLERANCE:
+        notes = (*notes, f"RadionuclideHalfLife {shown} s was used, although {nuclide} has {usual:g} s")
+    return stored, replace(reckoning, half_life_s=stored, notes=notes)
+
+
+def _administration(
+    headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning, corrected: datetime
+) -> tuple[datetime, Reckoning]:
+    """When the tracer was given: by the user, else by the header."""
+    moments = [moment for moment in map(acquisition, headers) if moment is not None]
+    acquired = min(moments, default=series_start(headers[0]) or corrected)
+    tracer = _tracer(headers[0])
+    start, clock = (text(tracer, f"RadiopharmaceuticalStart{kind}") for kind in ("DateTime", "Time"))
+    if overrides.injection_time is not None:
+        given = given_administration(overrides.injection_time, acquired)
+        assert given is not None  # SuvOverrides checked its form
+        said = f"injection at {_said(given)}, the header has {start or clock or 'none'}"
+        return given, replace(reckoning, overrides=(*reckoning.overrides, said))
+    found = administration(start, clock, acquired, text(headers[0], "TimezoneOffsetFromUTC"))
+    if found is None:
+        raise InvalidImageError(
+            f"RadiopharmaceuticalStartDateTime and RadiopharmaceuticalStartTime must be a time, got "
+            f"{start or clock or 'none'}; give the injection's time with --injection-time"
+        )
+    return found, reckoning
+
+
+def _elapsed_s(given: datetime, moment: datetime, what: str) -> float:
+    """Seconds from the injection; more than a day or below 0 is an error (dates shifted by anonymisation)."""
+    elapsed = (moment - given).total_seconds()
+    if not -_ROUNDING_S <= elapsed <= _DAY_S:
+        raise InvalidImageError(
+            f"the injection must lie within a day before the PET, got {_said(given)} for the injection and "
+            f"{_said(moment)} for {what}; give the injection's time with --injection-time"
+        )
+    return elapsed
+
+
+def _disagreement(corrected: Reference, half_life: float) -> tuple[str, ...]:
+    """Name a second rule that differs by more than a minute, and what it would give."""
+    apart = corrected.apart_s
+    if abs(apart) <= _MINUTE_S:
+        return ()
+    ratio = float(np.exp(np.log(2.0) / half_life * apart))
+    return (
+        f"the voxels are taken as corrected to {_said(corrected.per_slice[0])} by {corrected.source}; by "
+        f"{corrected.other_source} it would be {_said(corrected.other[0])}, and SUVs {ratio:.3f} times as high",
+    )
+
+
+def _with_dose(reckoning: Reckoning, used: NDArray[np.float64]) -> Reckoning:
+    least, most = float(used.min()) / _MEGA, float(used.max()) / _MEGA
+    return replace(reckoning, dose_used_mbq_least=least, dose_used_mbq_most=most)
+
+
+def _said(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="milliseconds" if moment.microsecond else "seconds")

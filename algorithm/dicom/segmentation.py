@@ -1,0 +1,333 @@
+"""The lesions as a DICOM Segmentation that lies on the PET from which it was made."""
+
+from __future__ import annotations
+
+import colorsys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
+from algorithm.files import written_whole
+from algorithm.report import WeightsUsed
+
+_TOLERANCE = 0.1  # of a voxel: geometry that went through another file format is rounded
+
+_EMPTY_IF_MISSING = (  # type 2 in PS3.3: must be there and may be empty; anonymisers drop them
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "Rows")
+_NEEDED_PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One slice of the PET as DICOM has it.
+
+    Attributes
+    ----------
+    position : three floats
+        ImagePositionPatient (0020,0032): centre of the first pixel, mm.
+    orientation : six floats
+        ImageOrientationPatient (0020,0037): direction of a row, then of a column.
+    spacing : two floats
+        PixelSpacing (0028,0030): between rows, between columns, mm.
+    rows, columns : int
+    """
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    rows: int
+    columns: int
+
+
+def write_segmentation(
+    path: Path,
+    labels: NDArray[np.integer],
+    grid: sitk.Image,
+    pet_files: Sequence[Path],
+    *,
+    software_version: str,
+    weights: Sequence[WeightsUsed],
+    series_description: str = "Tumour, automatic (research)",
+) -> bool:
+    """Write one binary segment per lesion, in the geometry of the PET instances; each frame refers to its slice.
+
+    Slices are matched by position, so neither the order of the files nor that of the array matters, and the grid
+    may be turned or flipped against the instances. The segments are Morphologically Abnormal Structures
+    (SCT 49755003, CID 7150) of the type Neoplasm (SCT 108369006, CID 7159), found by artificial intelligence
+    (DCM 123110, CID 7162).
+
+    Parameters
+    ----------
+    path : Path
+        .dcm
+    labels : int array, z, y, x
+        0 outside, else the lesion's number, from 1 on, as `algorithm.lesions` gives them; it becomes the
+        SegmentNumber (0062,0004).
+    grid : SimpleITK.Image
+        The image whose grid the labels are on.
+    pet_files : sequence of Path
+        The PET series: single-frame instances, or one enhanced multi-frame instance.
+    software_version : str
+    weights : sequence of WeightsUsed
+        Named with their SHA-256 in SegmentationAlgorithmIdentificationSequence (0062,0007).
+    series_description : str
+
+    Returns
+    -------
+    bool
+        False where there is no lesion: DICOM has no segmentation without a segment, so none is written.
+
+    Raises
+    ------
+    InstallationError
+        highdicom is not installed.
+    UnreadableImageError
+        A PET file is no DICOM image.
+    InvalidImageError
+        A PET file lacks what a segmentation refers to.
+    GeometryError
+        The grid is not that of the PET instances.
+    OutputError
+        The file cannot be written.
+    """
+    hd = _highdicom()
+    if not labels.any():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom and highdicom tell of the PET's own faults, which are not ours
+        segmentation = _segmentation(hd, labels, grid, pet_files, software_version, weights, series_description)
+        with written_whole(path) as temporary:
+            segmentation.save_as(temporary)
+    return True
+
+
+def _segmentation(
+    hd: Any,
+    labels: NDArray[np.integer],
+    grid: sitk.Image,
+    pet_files: Sequence[Path],
+    software_version: str,
+    weights: Sequence[WeightsUsed],
+    series_description: str,
+) -> Any:
+    """Build the segmentation; the arguments are those of `write_segmentation`."""
+    instances = [_header(each) for each in pet_files]
+    slices = _slices(instances)
+    order, frames = _frames(labels, grid, slices)
+    if len(instances) > 1:
+        instances = [instances[each] for each in order]
+        _complete_thickness(instances)
+    source = instances[0]
+    return hd.seg.Segmentation(
+        source_images=instances,
+        pixel_array=frames,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=_segments(hd, int(labels.max()), software_version, weights),
+        plane_positions=[hd.PlanePositionSequence("PATIENT", slices[each].position) for each in order],
+        series_instance_uid=hd.UID(),
+        series_number=min(int(source.get("SeriesNumber") or 0), 10_000_000) * 100 + 1,
+        series_description=series_description,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="h2aseg-container",
+        manufacturer_model_name="H2ASeg",
+        device_serial_number=weights[0].sha256[:16] if weights else "none",
+        software_versions=software_version,
+        content_label="LESIONS",
+        content_description="Tumour lesions found by software for research, not for diagnosis",
+    )
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom
+    except ImportError as error:
+        raise InstallationError(
+            f"a DICOM SEG needs highdicom, which is not installed ({error}); install requirements-clinic.txt or "
+            "do without the DICOM SEG"
+        ) from error
+    return highdicom
+
+
+def _segments(hd: Any, count: int, version: str, weights: Sequence[WeightsUsed]) -> list[Any]:
+    """Describe the segments 1 to ``count``."""
+    from pydicom.sr.codedict import codes
+
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name="H2ASeg",
+        family=codes.cid7162.ArtificialIntelligence,
+        version=version,
+        source="h2aseg-container",
+        parameters={each.name: f"sha256:{each.sha256}" for each in weights} or None,
+    )
+    return [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=f"Lesion {number}",
+            segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.cid7159.Neoplasm,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            tracking_uid=hd.UID(),
+            tracking_id=f"Lesion {number}",
+            display_color=hd.color.CIELabColor.from_rgb(*_colour(number)),
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    """Return a colour, 0 to 255; neighbours in number are far apart in hue (by the golden ratio)."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.95)
+    return 255 * red, 255 * green, 255 * blue
+
+
+def _header(path: Path) -> Any:
+    """Read a PET instance without its pixels; what must be there and may be empty is there."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, pydicom.errors.InvalidDicomError) as error:
+        raise UnreadableImageError(
+            f"cannot read {path} as DICOM: {error}; give the files of the PET series"
+        ) from error
+    multi_frame = "PerFrameFunctionalGroupsSequence" in header
+    for keyword in _NEEDED if multi_frame else (*_NEEDED, *_NEEDED_PLANE):
+        if keyword not in header:
+            raise InvalidImageError(
+                f"{path} has no {keyword}, so a segmentation cannot refer to it; give the files as the scanner "
+                "sent them, or do without the DICOM SEG"
+            )
+    for keyword in _EMPTY_IF_MISSING:
+        if keyword not in header:
+            setattr(header, keyword, None)
+    if header.PatientSex not in ("M", "F", "O"):  # the enumerated values of (0010,0040); others would be refused
+        header.PatientSex = None
+    return header
+
+
+def _complete_thickness(instances: Sequence[Any]) -> None:
+    """Set SliceThickness where it is missing (type 2 in the PET, 1 in the SEG) to the distance of the slices."""
+    ends = (np.array(each.ImagePositionPatient, float) for each in (instances[0], instances[-1]))
+    apart = float(np.linalg.norm(np.subtract(*ends))) / (len(instances) - 1)
+    for instance in instances:
+        if not instance.get("SliceThickness"):
+            instance.SliceThickness = round(apart, 6)
+
+
+def _slices(instances: Sequence[Any]) -> list[_Slice]:
+    """Return the slices of a series: one per single-frame instance, or one per frame of the only instance."""
+    if len(instances) == 1 and "PerFrameFunctionalGroupsSequence" in instances[0]:
+        return list(_frames_of(instances[0]))
+    return [
+        _Slice(
+            tuple(each.ImagePositionPatient),
+            tuple(each.ImageOrientationPatient),
+            tuple(each.PixelSpacing),
+            each.Rows,
+            each.Columns,
+        )
+        for each in instances
+    ]
+
+
+def _frames_of(instance: Any) -> Iterator[_Slice]:
+    """Yield the frames of a multi-frame instance from its functional groups, its own before the shared ones."""
+    shared = instance.SharedFunctionalGroupsSequence[0]
+    for own in instance.PerFrameFunctionalGroupsSequence:
+        position, orientation, measures = (
+            (own if keyword in own else shared)[keyword][0]
+            for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+        )
+        yield _Slice(
+            tuple(position.ImagePositionPatient),
+            tuple(orientation.ImageOrientationPatient),
+            tuple(measures.PixelSpacing),
+            instance.Rows,
+            instance.Columns,
+        )
+
+
+def _frames(
+    labels: NDArray[np.integer], grid: sitk.Image, slices: Sequence[_Slice]
+) -> tuple[list[int], NDArray[np.uint16]]:
+    """Cut the labels into the PET's slices.
+
+    Returns
+    -------
+    order : list of int
+        Slices along their normal; of several at one place (time frames) the first.
+    frames : uint16 array, slice, row, column
+        In that order.
+
+    Raises
+    ------
+    GeometryError
+        A slice does not lie on the grid, or the slices do not cover every lesion.
+    """
+    cosines = np.asarray(slices[0].orientation, float).reshape(2, 3)
+    along = [float(np.dot(each.position, np.cross(*cosines))) for each in slices]
+    places = np.round(np.array(along) / (_TOLERANCE * min(grid.GetSpacing()))).astype(int)
+    order = [int(each) for each in np.unique(places, return_index=True)[1]]
+    frames = np.stack([_frame(labels, grid, slices[each]) for each in order])
+    found, wanted = np.count_nonzero(frames), np.count_nonzero(labels)
+    if found != wanted:
+        raise GeometryError(
+            f"the PET's {len(order)} DICOM slices hold {found} of the {wanted} tumour voxels; give the files of "
+            "the PET that was segmented, all of them"
+        )
+    return order, frames
+
+
+def _frame(labels: NDArray[np.integer], grid: sitk.Image, where: _Slice) -> NDArray[np.uint16]:
+    """Return the labels in one slice, row by column, by where its corners lie on the grid."""
+    along_row, along_column = np.asarray(where.orientation, float).reshape(2, 3)
+    between_rows, between_columns = where.spacing
+    corners = [
+        np.asarray(where.position, float),
+        np.asarray(where.position) + along_column * between_rows * (where.rows - 1),
+        np.asarray(where.position) + along_row * between_columns * (where.columns - 1),
+    ]
+    at = np.array([grid.TransformPhysicalPointToContinuousIndex(each.tolist()) for each in corners])[:, ::-1]
+    whole = np.rint(at).astype(int)
+    if np.abs(at - whole).max() > _TOLERANCE:
+        raise GeometryError(
+            f"the PET's DICOM slice at {[round(float(each), 2) for each in where.position]} mm does not lie on "
+            "the mask's voxels; give the files of the PET that was segmented"
+        )
+    steps = []
+    for reach, count in ((whole[1] - whole[0], where.rows), (whole[2] - whole[0], where.columns)):
+        moves = reach if count == 1 else reach / (count - 1)
+        if not np.array_equal(np.sort(np.abs(moves)), [0, 0, count > 1]):
+            raise GeometryError(
+                f"the PET's DICOM pixels are {where.spacing} mm apart, the mask's voxels {grid.GetSpacing()} mm; "
+                "give the files of the PET that was segmented"
+            )
+        steps.append(moves.astype(int))
+    opposite = whole[1] + whole[2] - whole[0]
+    if np.minimum(whole[0], opposite).min() < 0 or (np.maximum(whole[0], opposite) >= labels.shape).any():
+        return np.zeros((where.rows, where.columns), np.uint16)
+    strides = np.array([labels.shape[1] * labels.shape[2], labels.shape[2], 1])
+    start, down, right = (int(each @ strides) for each in (whole[0], *steps))
+    places = start + down * np.arange(where.rows)[:, None] + right * np.arange(where.columns)
+    frame: NDArray[np.uint16] = labels.reshape(-1)[places].astype(np.uint16)
+    return frame

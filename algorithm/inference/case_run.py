@@ -1,0 +1,246 @@
+"""One case's passes: what is learned about time, memory and number format on the way ends with the case."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from algorithm.errors import DeviceError
+from algorithm.inference.augmentation import flip_order
+from algorithm.inference.budget import Budget, TooSlowError
+from algorithm.inference.execution import Execution, is_out_of_memory
+from algorithm.inference.passes import NetworkInput, Observer, Pass, Sums
+from algorithm.inference.progress import Progress
+from algorithm.inference.windows import Start, plan_windows
+from algorithm.network.h2aseg import H2ASeg
+
+_COARSER_OVERLAPS = (0.25, 0.0)  # tried in this order when one pass does not fit the budget
+_SAFETY = 1.1  # a further pass may take this much longer than the slowest one so far
+
+NetworksIn = Callable[[torch.dtype], Sequence[H2ASeg]]
+"""Returns the networks of an ensemble placed for a type."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came out, and what was done for it.
+
+    Attributes
+    ----------
+    probability : float32 array, x, y, z
+    windows : int
+        Per pass over all networks.
+    passes, passes_planned : int
+        Flips times networks.
+    seconds_per_pass : float
+        Of the slowest pass; on a GPU without a time limit, the first one's includes loading the kernels.
+    stopped_because : str
+    execution : Execution
+        How the last pass was computed.
+    notes : tuple of str
+        What was done otherwise than asked, one sentence each.
+    """
+
+    probability: NDArray[np.float32]
+    windows: int
+    passes: int
+    passes_planned: int
+    seconds_per_pass: float
+    stopped_because: str
+    execution: Execution
+    notes: tuple[str, ...]
+
+
+class CaseRun:
+    """Averages the tumour probability of one case over windows, flips and networks.
+
+    Parameters
+    ----------
+    networks_in : NetworksIn
+    inputs : sequence of NetworkInput
+        One per network, on the CPU.
+    execution : Execution
+        What is tried first.
+    budget : Budget
+    flips : int or None
+        None: as many of the eight as the budget allows.
+    progress : Progress
+    observer : Observer or None
+        Of the windows.
+    """
+
+    def __init__(
+        self,
+        networks_in: NetworksIn,
+        inputs: Sequence[NetworkInput],
+        execution: Execution,
+        budget: Budget,
+        *,
+        flips: int | None,
+        progress: Progress,
+        observer: Observer | None,
+    ) -> None:
+        self._networks_in = networks_in
+        self._networks = networks_in(execution.dtype)
+        self._asked = inputs
+        self._inputs = inputs
+        self._how = execution
+        self._budget = budget
+        self._flips = flip_order() if flips is None else flip_order(flips)
+        self._fixed = flips is not None
+        self._progress = progress
+        self._observer = observer
+        self._notes: list[str] = []
+
+    def predict(self) -> Prediction:
+        """Run as many passes as are asked for and fit; the first flip of every network always runs.
+
+        Raises
+        ------
+        TooSlowError
+            Not even those fit the budget.
+        ResourceError
+            The device's memory does not hold one window.
+        DeviceError
+            The network's answer is not finite even in float32.
+        """
+        self._fit_to_time()
+        while True:
+            try:
+                prediction = self._average()
+                return replace(prediction, notes=(*prediction.notes, *self._widened_steps()))
+            except FloatingPointError as error:
+                self._compute_in_float32(error)
+                self._fit_to_time()
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._take_less_memory()  # here, because what the error's traceback holds is not free before
+
+    def _average(self) -> Prediction:
+        """Do the passes, the first flip of every network before any other."""
+        inputs = self._stored()
+        plans = [self._windows(each) for each in inputs]
+        sums = Sums.empty(inputs[0].ct.shape, self._how.store)
+        members = list(zip(self._networks, inputs, plans, strict=True))
+        planned = list(itertools.product(self._flips, members))
+        slowest, done, stopped = 0.0, 0, "all flips were done"
+        on_cpu = self._how.device.type == "cpu"
+        for flip, (network, volumes, windows) in planned:
+            needed = done < len(members)
+            if not needed and not self._fixed and not self._budget.allows(slowest * _SAFETY):
+                left = self._budget.remaining_s
+                stopped = f"a further pass of {slowest:.1f} s would not fit the {left:.1f} s left"
+                break
+            began = time.monotonic()
+            one = Pass(network, volumes, windows, flip, self._how, self._observer)
+            try:
+                with self._progress.bar_of(f"pass {done + 1}", len(windows), worth_it=on_cpu) as bar:
+                    finite = one.add_to(sums, self._budget, bar)
+            except (RuntimeError, TooSlowError) as error:
+                if needed or not (isinstance(error, TooSlowError) or is_out_of_memory(error)):
+                    raise
+                what = "time" if isinstance(error, TooSlowError) else "device memory"
+                stopped = f"pass {done + 1} ran out of {what}; what was averaged until then is kept"
+                self._note(stopped)
+                break
+            slowest = max(slowest, time.monotonic() - began)
+            if not finite and needed:
+                raise FloatingPointError
+            if not finite:
+                self._note(f"windows of pass {done + 1} were left out, not being finite in {self._how.dtype}")
+            done += 1
+            self._progress.say(f"pass {done} of {len(planned)} took {time.monotonic() - began:.1f} s")
+        return Prediction(
+            probability=sums.mean(),
+            windows=sum(len(windows) for windows in plans),
+            passes=done,
+            passes_planned=len(planned),
+            seconds_per_pass=slowest,
+            stopped_because=stopped,
+            execution=self._how,
+            notes=tuple(self._notes),
+        )
+
+    def _fit_to_time(self) -> None:
+        """Time a window and enlarge the steps until one pass fits; say how long it will take.
+
+        A GPU without a limit is not timed: its two batches would take as long as a third of a body.
+        """
+        self._inputs = self._asked
+        if self._how.device.type == "cuda" and math.isinf(self._budget.deadline):
+            return
+        seconds = [self._time_window(*member) for member in zip(self._networks, self._inputs, strict=True)]
+
+        def cost(inputs: Sequence[NetworkInput]) -> float:
+            counts = [len(self._windows(each)) for each in inputs]
+            return sum(count * each for count, each in zip(counts, seconds, strict=True)) * _SAFETY
+
+        for overlap in (None, *_COARSER_OVERLAPS):
+            if overlap is not None:
+                self._inputs = [replace(each, overlap=min(each.overlap, overlap)) for each in self._asked]
+            if self._budget.allows(cost(self._inputs)):
+                took = cost(self._inputs) / _SAFETY
+                self._progress.say(f"one pass will take about {took:.0f} s on {self._how.device.type}")
+                return
+        raise TooSlowError(cost(self._inputs) / max(self._budget.remaining_s, 1.0))
+
+    def _time_window(self, network: H2ASeg, volumes: NetworkInput) -> float:
+        while True:
+            try:
+                return Pass(network, volumes, (), (), self._how).seconds_per_window()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._take_less_memory()
+
+    def _windows(self, volumes: NetworkInput) -> tuple[Start, ...]:
+        windows = plan_windows(volumes.ct.shape, volumes.patch, volumes.overlap)
+        if self._observer is None:
+            return windows
+        return tuple(start for start in windows if self._observer.wants(start))
+
+    def _stored(self) -> Sequence[NetworkInput]:
+        """Return the inputs with their volumes where the sums are, each once however many networks share it."""
+        stored: dict[int, Tensor] = {}
+        for volume in (volume for each in self._inputs for volume in (each.ct, each.pet)):
+            if volume.data_ptr() not in stored:
+                stored[volume.data_ptr()] = volume.to(self._how.store)
+        return [
+            replace(each, ct=stored[each.ct.data_ptr()], pet=stored[each.pet.data_ptr()]) for each in self._inputs
+        ]
+
+    def _compute_in_float32(self, error: FloatingPointError) -> None:
+        """Fall back to float32, for this case alone; DeviceError if it is that already."""
+        if self._how.dtype == torch.float32:
+            raise DeviceError(
+                "the network gave values that are not finite in float32; check the weights and the images"
+            ) from error
+        self._note(f"the network gave values that are not finite in {self._how.dtype}; float32 is used instead")
+        self._how = replace(self._how, dtype=torch.float32)
+        self._networks = self._networks_in(torch.float32)
+
+    def _take_less_memory(self) -> None:
+        self._how.release_memory()
+        self._how, note = self._how.with_less_memory()
+        self._note(note)
+
+    def _widened_steps(self) -> list[str]:
+        """Say so if windows were made to overlap less than asked."""
+        least = min(each.overlap for each in self._inputs)
+        if all(asked.overlap == done.overlap for asked, done in zip(self._asked, self._inputs, strict=True)):
+            return []
+        return [f"windows overlap by {least:.0%} only, so that one pass fits the time limit"]
+
+    def _note(self, sentence: str) -> None:
+        self._notes.append(sentence)
+        self._progress.say(sentence)

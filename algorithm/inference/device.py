@@ -1,0 +1,102 @@
+"""Where and in which number format a network computes: the names that users give, and what they mean here."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from algorithm.errors import DeviceError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+def choose_device(name: str, *, require_gpu: bool = False, gpu: int | None = None) -> torch.device:
+    """Return the device of that name; ``auto`` is a GPU where there is one, else the CPU.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    require_gpu : bool
+        Refuse the CPU.
+    gpu : int or None
+        Which GPU ``auto`` and ``cuda`` mean: a process of several has one of its own. None: torch's current one.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device, or a GPU is required and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and gpu is not None:
+        name = f"cuda:{gpu}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"the device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no usable GPU was found; start the container with --gpus all, or use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no GPU {device.index}; this machine has {torch.cuda.device_count()}")
+    if device.type == "cpu" and require_gpu:
+        raise DeviceError(
+            "a GPU is required (--require-gpu) but none was found; start the container with --gpus all"
+        )
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type that inference computes in.
+
+    ``auto`` is float16 on a GPU, bfloat16 on a CPU that multiplies it natively, else float32.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot compute in the type asked for.
+    """
+    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise DeviceError("this GPU does not compute in bfloat16; use --precision float16, float32 or auto")
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if native else torch.float32
+    if precision == "float16" and device.type == "cpu":
+        raise DeviceError("float16 needs a GPU; use --precision bfloat16, float32 or auto on a CPU")
+    return dtype_of(precision)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return torch's type of a precision's name other than ``auto``; raises ValueError for any other."""
+    if precision not in PRECISIONS or precision == "auto":
+        raise ValueError(f"the precision must be one of {', '.join(PRECISIONS[1:])}, got {precision!r}")
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """Return the name of a type: ``float32`` and so on."""
+    return str(dtype).removeprefix("torch.")
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's model, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Return the most device memory that was in use since :func:`forget_peak_memory`; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Start measuring the peak of the device's memory anew, so that each case reports its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

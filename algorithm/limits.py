@@ -1,0 +1,99 @@
+"""What is done where memory or time do not allow a case: refuse it before a voxel is read, or coarsen its grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from algorithm.description import Description
+from algorithm.errors import ResourceError
+from algorithm.images import geometry_text, read_header
+from algorithm.inference.budget import TooSlowError
+from algorithm.inference.memory import CaseSize, host_limit_bytes
+
+Spacing = tuple[float, ...]
+
+_COARSENING = 1.25  # factor of the spacing while one pass does not fit the time limit
+_COARSEST_MM = 12.0
+_RESERVE_S = 3.0  # writing, and whatever the machine does meanwhile
+_RESERVE_S_PER_VOXEL = 2e-7  # restoring, postprocessing and writing a mask: measured 1e-7 on two cores
+
+
+def seconds_after_prediction(pet_voxels: int) -> float:
+    """Return how long a case takes from its probability to the written mask, generously."""
+    return _RESERVE_S + _RESERVE_S_PER_VOXEL * pet_voxels
+
+
+@dataclass(frozen=True)
+class Coarsening:
+    """By how much the voxels of the network's grid were made longer, so that one pass fits the time limit."""
+
+    factor: float = 1.0
+
+    def applied_to(self, description: Description, pet_spacing: Spacing) -> Description:
+        """Return the description with longer voxels; ``pet_spacing``, in mm, counts where it names none."""
+        if self.factor == 1.0:
+            return description
+        x, y, z = description.spacing or pet_spacing
+        return dataclasses.replace(description, spacing=(x * self.factor, y * self.factor, z * self.factor))
+
+    def further(self, spacing: Spacing, limit_s: float | None, reason: TooSlowError) -> Coarsening:
+        """Return the next step.
+
+        Parameters
+        ----------
+        spacing : floats
+            Of the grid that was too fine, in mm.
+        limit_s : float or None
+            The time limit, for the message.
+        reason : TooSlowError
+
+        Raises
+        ------
+        ResourceError
+            Voxels would be longer than 12 mm.
+        """
+        if _COARSENING * min(spacing) > _COARSEST_MM:
+            raise ResourceError(
+                f"the time limit of {limit_s:g} s is too short for this case on this machine "
+                f"({reason}); raise --time-limit or use a GPU"
+            ) from reason
+        return Coarsening(self.factor * _COARSENING)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report says of it."""
+        if self.factor == 1.0:
+            return ()
+        return (f"voxels were made {self.factor:.2f} times as long to keep the time limit",)
+
+
+def check_memory(ct_path: Path, pet_path: Path, descriptions: Sequence[Description]) -> None:
+    """Raise ResourceError for a case that the host's memory cannot hold, before a voxel is read.
+
+    Headers that cannot be read are left to those who read the images.
+    """
+    limit, pet, ct = host_limit_bytes(), read_header(pet_path), read_header(ct_path)
+    if limit is None or pet is None or ct is None:
+        return
+    voxels = math.prod(pet.GetSize())
+    spacing = descriptions[0].spacing or pet.GetSpacing()
+    size = CaseSize(
+        pet_voxels=voxels,
+        own_ct_voxels=math.prod(ct.GetSize()) if ct.GetSize() != pet.GetSize() else 0,
+        grid_voxels=voxels * float(np.prod(pet.GetSpacing()) / np.prod(spacing)),
+        inputs=len({each.preparation for each in descriptions}),
+        window_voxels=max(math.prod(each.patch) for each in descriptions),
+    )
+    if size.bytes_needed > limit:
+        with_ct = f" with a CT of {geometry_text(ct)}" if size.own_ct_voxels else ""
+        raise ResourceError(
+            f"a PET of {geometry_text(pet)}{with_ct} needs about {size.bytes_needed / 2**30:.1f} GiB of memory, "
+            f"but only {limit / 2**30:.1f} GiB may be used; give more memory, crop the images, or check their "
+            "headers"
+        )

@@ -1,0 +1,68 @@
+"""What the documentation tells to type works: every command in its blocks is run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from test.conftest import ROOT
+from test.support.checkpoints import PUBLISHED, random_network, released_state
+from test.support.phantom import TRUTH
+from test.support.phase import write_phase
+from test.support.trees import write_tree
+from test.test_scripts import Project
+
+_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+_SCRIPTS = ("./build.sh", "./export.sh")
+_NOT_HERE = ("git clone", "./run.sh", "./test.sh")  # fetching this project, and what runs this test
+
+
+def commands(document: str) -> list[str]:
+    """Return the command lines of a document's blocks."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    lines = (line.strip() for block in _BLOCK.findall(text) for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the documents' placeholders stand for."""
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(ROOT / "weights", folder / "weights")
+    torch.save(released_state(random_network(PUBLISHED)), folder / "FILE.pth")
+    write_tree(folder / "STUDIES", "a", "b")
+    write_phase(TRUTH, folder / "PHASE")
+    return folder
+
+
+def run_python(options: list[str], workspace: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "H2ASEG_DEVICE": "cpu"}
+    done = subprocess.run(
+        [sys.executable, *options], cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", commands("submit.md"))
+def test_submit(line: str, workspace: Path, tmp_path: Path) -> None:
+    if line.startswith(_NOT_HERE):
+        assert all((ROOT / script).is_file() for script in ("run.sh", "test.sh"))
+        return
+    words = shlex.split(line)
+    settings = dict(word.split("=") for word in itertools.takewhile(lambda word: "=" in word, words))
+    program, *options = words[len(settings) :]
+    if program in _SCRIPTS:
+        result = Project(tmp_path).run(program, *options, **settings)
+        assert result.returncode == 0, result.stderr
+    else:
+        assert program == ".venv/bin/python", f"{line} is no command that this test knows"
+        run_python(options, workspace)

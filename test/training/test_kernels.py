@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from algorithm.network.architecture import Architecture
+from algorithm.network.h2aseg import H2ASeg
+from test.trees import write_tree
+from training.__main__ import main
+from training.kernels import KernelError, Kernels, proof, proven_kernels
+from training.kernels.convolution import Convolution
+from training.kernels.proof import prove, smallest_crop
+from training.kernels.routing import choose_routes
+from training.kernels.trial import Trial
+
+pytestmark = pytest.mark.numerical
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+SMALL = Architecture(channels=(2, 4, 8, 16, 32), window=(4, 4, 2))
+ATEN = torch.ops.aten
+PLAIN = Convolution((2, 8, 6, 5, 4), (4, 8, 3, 3, 3), True, (1, 1, 1), (1, 1, 1), True, 1)
+STRIDED = replace(PLAIN, stride=(2, 2, 2), bias=False)
+MERGING = Convolution((1, 8, 8, 8, 4), (8, 8, 4, 4, 4), True, (4, 4, 4), (0, 0, 0), False, 1)
+SIMULATED = [PLAIN, STRIDED, MERGING]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_proven_yet() -> None:
+    proof._proof.cache_clear()
+
+
+Damage = Callable[[Tensor], Tensor]
+
+
+class Machine(TorchDispatchMode):
+    """A processor whose bfloat16 convolutions are float32's, rounded, whatever this machine's are; then damaged.
+
+    Parameters
+    ----------
+    damage : dict of callable, optional
+        What happens to the output and to the gradients of input and weight.
+    only : callable, optional
+        Shape of the input of the convolutions that are damaged; all by default.
+    also_float32 : str
+        "never", "onednn": while oneDNN is on, or "always".
+    """
+
+    def __init__(
+        self,
+        damage: dict[str, Damage] | None = None,
+        only: Callable[[torch.Size], bool] = lambda shape: True,
+        also_float32: str = "never",
+    ) -> None:
+        super().__init__()
+        self.damage, self.only, self.also_float32 = damage or {}, only, also_float32
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (ATEN.convolution.default, ATEN.convolution_backward.default):
+            return func(*args, **(kwargs or {}))
+        forward = func is ATEN.convolution.default
+        x = args[0] if forward else args[1]
+        narrow = x.dtype is torch.bfloat16
+        precise = [each.float() if isinstance(each, Tensor) else each for each in args]
+        found = func(*precise, **(kwargs or {}))
+        found = [found] if forward else list(found)
+        found = [None if each is None else each.to(x.dtype) for each in found]
+        strikes = self.also_float32 == "always" or (
+            self.also_float32 == "onednn" and bool(torch.backends.mkldnn.enabled)
+        )
+        if self.only(x.shape) and (narrow or strikes):
+            names = ["output"] if forward else ["input gradient", "weight gradient"]
+            for place, name in enumerate(names):
+                if found[place] is not None and name in self.damage:
+                    found[place] = self.damage[name](found[place])
+        return found[0] if forward else tuple(found)
+
+
+def not_a_number(value: Tensor) -> Tensor:
+    return torch.full_like(value, torch.nan)
+
+
+def one_infinite(value: Tensor) -> Tensor:
+    value[0, 1, 0, 0, 0] = torch.inf
+    return value
+
+
+def a_channel_is_missing(value: Tensor) -> Tensor:
+    value[:, -1] = 0
+    return value
+
+
+def an_edge_is_missing(value: Tensor) -> Tensor:
+    value[..., -1] = 0
+    return value
+
+
+def a_tenth_too_long(value: Tensor) -> Tensor:
+    return value * 1.1
+
+
+def mirrored(value: Tensor) -> Tensor:
+    return value.flip(2)
+
+
+def another_each_time(value: Tensor, calls: Iterator[int] = itertools.count()) -> Tensor:  # noqa: B008
+    value[0, 0, 0, 0, 0] *= 1 + next(calls) % 2 / 128  # less than the tolerance
+    return value
+
+
+DAMAGES = [
+    not_a_number,
+    one_infinite,
+    a_channel_is_missing,
+    an_edge_is_missing,
+    a_tenth_too_long,
+    mirrored,
+    another_each_time,
+]
+
+
+def gradients(
+    network: H2ASeg, kernels: Kernels, dtype: torch.dtype | None, crop: tuple[int, int, int]
+) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(1)
+    coarse = torch.rand(2, 1, 1, *(side // 8 for side in crop), generator=random)
+    ct, pet = (F.interpolate(image, scale_factor=8, mode="trilinear") for image in coarse)
+    network.zero_grad()
+    with kernels, torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        logits = network(ct, pet)
+    torch.stack([F.cross_entropy(head.float(), (pet[:, 0] > 0.6).long()) for head in logits]).sum().backward()
+    return {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
+
+
+@pytest.mark.parametrize("convolution", [*SIMULATED, replace(PLAIN, shape=(2, 8, 7, 1, 2), padding=(0, 1, 1))])
+def test_the_closed_form_is_what_autograd_finds_in_float64(convolution: Convolution) -> None:
+    trial = Trial(convolution)
+    x, weight = (each.double().requires_grad_() for each in (trial.x, trial.weight))
+    bias = None if trial.bias is None else trial.bias.double().requires_grad_()
+    output = torch.conv3d(x, weight, bias, convolution.stride, convolution.padding)
+    leaves = [each for each in (x, weight, bias) if each is not None]
+    found = torch.autograd.grad(output, leaves, trial.incoming.double())
+
+    sides = zip(trial.expected, (output.detach(), *found), strict=False)
+    for place, (ours, theirs) in enumerate(sides):
+        assert max(theirs.shape) <= 8  # rows at six positions of up to eight
+        if place < 2:
+            rows = [torch.linspace(0, side - 1, min(side, 6)).round().long() for side in theirs.shape[2:4]]
+            theirs = theirs[:, :, rows[0]][:, :, :, rows[1]]
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("convolution", SIMULATED)
+def test_a_right_machine_keeps_its_fast_kernels(convolution: Convolution) -> None:
+    with Machine():
+        assert choose_routes(convolution) == {}
+
+
+@pytest.mark.parametrize("convolution", SIMULATED)
+@pytest.mark.parametrize("part", ["output", "input gradient", "weight gradient"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_wrong_part_alone_goes_to_float32(convolution: Convolution, part: str, damage: Damage) -> None:
+    with Machine({part: damage}):
+        assert choose_routes(convolution) == {part: "float32"}
+
+
+def test_where_onednn_is_wrong_in_float32_too_it_is_left_out() -> None:
+    with Machine({"weight gradient": not_a_number}, also_float32="onednn"):
+        assert choose_routes(PLAIN) == {"weight gradient": "float32 without oneDNN"}
+    assert torch.backends.mkldnn.enabled
+
+
+def test_a_kernel_that_is_not_there_is_replaced() -> None:
+    def refused(value: Tensor) -> Tensor:
+        raise RuntimeError("DNNL does not support bf16/f16 backward on the platform with avx2_vnni_2")
+
+    with Machine({"weight gradient": refused}):
+        found = choose_routes(PLAIN)
+
+    assert found == dict.fromkeys(["output", "input gradient", "weight gradient"], "float32")
+
+
+def test_where_nothing_is_right_one_sentence_says_so() -> None:
+    with (
+        Machine({"weight gradient": not_a_number}, also_float32="always"),
+        pytest.raises(KernelError) as caught,
+    ):
+        choose_routes(PLAIN)
+
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == (
+        "no kernel on this machine computes the weight gradient of the convolution 3x3x3 stride 1x1x1 from 8 to 4 "
+        "channels on 2 x 6x5x4 voxels rightly; train on another machine, or install another version of torch"
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("input_learns", [True, False])
+@pytest.mark.parametrize("broken", ["output", "input gradient", "weight gradient"])
+def test_a_rerouted_convolution_is_that_of_float32(bias: bool, input_learns: bool, broken: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv3d(4, 6, 3, stride=2, padding=1, bias=bias)
+    x = torch.randn(2, 4, 6, 4, 4, requires_grad=input_learns)
+    weights = torch.randn(2, 6, 3, 2, 2)
+    kernels = Kernels(torch.bfloat16)
+    with Machine({broken: not_a_number}):
+        with kernels, torch.autocast("cpu", dtype=torch.bfloat16):
+            output = layer(x)
+        (output.float() * weights).sum().backward()
+    leaves = [each for each in (x, *layer.parameters()) if each.requires_grad]
+    exact = layer(x)
+    expected = torch.autograd.grad((exact * weights).sum(), leaves)
+
+    assert list(kernels.routes.values()) == [{broken: "float32"}]
+    assert output.dtype is torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=0.02, atol=0.05)
+    for leaf, theirs in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, theirs, rtol=0.02, atol=0.05)
+
+
+def test_a_network_on_a_broken_machine_learns_with_the_gradients_of_float32() -> None:
+    torch.manual_seed(0)
+    network = H2ASeg(replace(SMALL, dropout=0.0)).train()
+    crop = smallest_crop(SMALL)
+
+    def deep(shape: torch.Size) -> bool:
+        return max(shape[2:]) <= 8
+
+    expected = gradients(network, Kernels(None), None, crop)
+    kernels = Kernels(torch.bfloat16)
+    with Machine({"weight gradient": not_a_number, "output": a_tenth_too_long}, only=deep):
+        broken = gradients(network, Kernels(None), torch.bfloat16, crop)
+        mended = gradients(network, kernels, torch.bfloat16, crop)
+
+    assert any(not bool(each.isfinite().all()) for each in broken.values())
+    for convolution, routes in kernels.routes.items():
+        slow = {"output": "float32", "weight gradient": "float32"}
+        assert routes == (slow if max(convolution.shape[2:]) <= 8 else {})
+    ours, theirs = (torch.cat([each[name].flatten() for name in expected]) for each in (mended, expected))
+    assert F.cosine_similarity(ours, theirs, 0) > 0.97
+
+
+@pytest.mark.parametrize("sides", [(2, 2, 1), (2, 4, 2), (4, 4, 1), (4, 4, 2), (8, 4, 2), (1, 2, 2), (3, 3, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_this_machine_s_smallest_features(sides: tuple[int, int, int], stride: int) -> None:
+    """Shapes that some processors' own kernels get wrong; no simulation."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv3d(64, 128, 3, stride=stride, padding=1).to(memory_format=torch.channels_last_3d)
+    x = torch.randn(2, 64, *sides).to(memory_format=torch.channels_last_3d).requires_grad_()
+    with Kernels(torch.bfloat16), torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layer(x)
+    weights = torch.randn(output.shape)
+    (output.float() * weights).sum().backward()
+    exact = [each.detach().double().requires_grad_() for each in (x, layer.weight, layer.bias)]
+    (torch.conv3d(*exact, stride=stride, padding=1) * weights).sum().backward()
+
+    for ours, theirs in zip((x, layer.weight, layer.bias), exact, strict=True):
+        error = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
+        assert error < 0.02
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no training is bfloat16 on this CPU")
+def test_all_convolutions_of_a_run_are_tried_before_its_first_step() -> None:
+    architecture, patch = replace(SMALL, dropout=0.5), (48, 32, 32)
+    kernels = prove(architecture, patch, 2, torch.bfloat16, CPU).kernels
+    before = set(kernels.routes)
+    network = H2ASeg(architecture).train().to(memory_format=torch.channels_last_3d)
+    image = torch.rand(2, 1, *patch).to(memory_format=torch.channels_last_3d)
+    with kernels, torch.autocast("cpu", dtype=torch.bfloat16):
+        network(image, image)
+
+    assert {each for each in kernels.routes if each.shape[0] == 2} == {
+        each for each in before if each.shape[0] == 2
+    }
+    assert set(kernels.routes) == before
+
+
+def test_a_right_machine_is_proven_and_described() -> None:
+    state = torch.get_rng_state()
+    with Machine():
+        proven = prove(SMALL, (32, 32, 16), 2, torch.bfloat16, CPU)
+
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(proven.kernels.routes.values())
+    first, last = proven.report
+    assert first.startswith(f"CPU with {torch.backends.cpu.get_cpu_capability()}, ")
+    assert first.endswith(" convolutions of 2 x 32x32x16 voxels tried, the fast kernels are right")
+    assert last.startswith("gradients are those of float32 (least alike, ")
+
+
+def test_slower_kernels_are_named_in_the_log() -> None:
+    with Machine({"weight gradient": not_a_number}, only=lambda shape: shape[2] == 2):
+        proven = prove(SMALL, (32, 32, 16), 2, torch.bfloat16, CPU)
+
+    first, *slow, _ = proven.report
+    assert first.endswith("tried, some need slower kernels:")
+    assert slow == [
+        f"  float32 for the weight gradient of 3x3x3 stride 1x1x1 from {channels} channels on 2 x 2x2x1 voxels"
+        for channels in ("32 to 32", "64 to 2")
+    ]
+
+
+class Elsewhere(Machine):
+    """A machine with right convolutions and a normalisation whose backward pass is damaged."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__()
+        self.damage_of_norm = damage
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_dispatch__(func, types, args, kwargs)
+        if func is ATEN.native_batch_norm_backward.default and args[0].dtype is torch.bfloat16:
+            found = (self.damage_of_norm(found[0]), *found[1:])
+        return found
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (not_a_number, "gradients are not finite, among them encoder."),
+        (torch.neg, "this machine's gradients are not those of float32 (likeness -"),
+        (
+            lambda value: value * 1.5,
+            " of all parameters together, 1 is equal)",
+        ),
+    ],
+)
+def test_what_no_kernel_of_a_convolution_can_mend_ends_the_run(damage: Damage, sentence: str) -> None:
+    with Elsewhere(damage), pytest.raises(KernelError) as caught:
+        prove(SMALL, (32, 32, 16), 2, torch.bfloat16, CPU)
+
+    assert sentence in str(caught.value)
+    assert str(caught.value).endswith(
+        "; give --precision float32, or set ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 and start again"
+    )
+
+
+def options(tmp_path: Path, *more: str) -> list[str]:
+    tree = write_tree(tmp_path / "data", "a", "b")
+    network = "--spacing 4 4 3 --patch 32 32 16 --channels 2 4 8 16 32 --device cpu --split all --batch 2"
+    where = ["--data", str(tree), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    return ["fit", *where, *network.split(), *more]
+
+
+def test_a_run_says_what_was_proven_once_and_a_broken_machine_exits_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = options(tmp_path, "--steps", "1", "--precision", "float32")
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("gradients are those of float32") == 1
+    assert main([*command, "--out", str(tmp_path / "again")]) == 0
+    assert "gradients are those of float32" not in capsys.readouterr().out
+
+    proof._proof.cache_clear()
+    with Elsewhere32():
+        assert main([*command, "--out", str(tmp_path / "broken")]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert error.endswith("train on another machine, or install another version of torch\n")
+    assert not (tmp_path / "broken" / "state.pt").exists()
+
+
+class Elsewhere32(TorchDispatchMode):
+    """A machine whose leaky ReLU lets no gradient through wherever oneDNN is on."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is ATEN.leaky_relu_backward.default and torch.backends.mkldnn.enabled:
+            return torch.zeros_like(found)
+        return found
+
+
+def test_it_is_said_once_in_a_process() -> None:
+    lines: list[str] = []
+    for _ in range(2):
+        proven_kernels(SMALL, (32, 32, 16), 2, None, CPU, lines.append)
+
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
+def test_another_instruction_set_is_proven_too(limit: str) -> None:
+    script = """
+import torch
+from algorithm.network.architecture import Architecture
+from training.kernels import proven_kernels
+from training.loop import autocast_dtype
+
+architecture = Architecture(channels=(2, 4, 8, 16, 32), window=(4, 4, 2))
+cpu = torch.device("cpu")
+proven_kernels(architecture, (32, 32, 16), 2, autocast_dtype("auto", cpu), cpu, print)
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("gradients are those of float32")
+    if len(done.stdout.splitlines()) > 1:
+        assert f"oneDNN limited to {limit}: " in done.stdout
