@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from algorithm.callcache import CallCache, Seen, geometry_of, key_of
+from algorithm.checks.contract import Checks
 from algorithm.description import check_ensemble
 from algorithm.guidance import Guided, guide
 from algorithm.images import PetCt, read_pet_ct
@@ -51,12 +52,15 @@ class InferenceSettings:
         From the moment that :meth:`Segmenter.segment` is given.
     whole_volume : bool
         Let windows cover the air around the patient too.
+    no_checks : tuple of str
+        Checks of the input contract (:data:`algorithm.checks.contract.CONTRACT`) that are not done.
     """
 
     flips: int | None = None
     overlap: float | None = None
     time_limit_s: float | None = None
     whole_volume: bool = False
+    no_checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Segmenter:
         forget_peak_memory(self.device)
         check_memory(ct, pet, self.descriptions)
         with watch.stage("read"):
-            pair = read_pet_ct(ct, pet)
+            pair = read_pet_ct(ct, pet, Checks.but(settings.no_checks))
         notes = _notes_on(pair)
         seen = self.look(pair, settings, started=started, watch=watch, progress=progress, cache=cache)
         with watch.stage("postprocess"):
@@ -205,7 +209,7 @@ class Segmenter:
 
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it."""
-        how = (settings.flips, settings.overlap, settings.whole_volume, str(self.predictor.execution))
+        how = (settings.flips, settings.overlap, settings.whole_volume, settings.no_checks, str(self.predictor.execution))
         return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(
@@ -250,8 +254,7 @@ def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scri
 
 
 def _notes_on(pair: PetCt) -> list[str]:
-    notes = ["the CT was resampled onto the PET's grid"] if pair.ct_resampled else []
-    if float(sitk.GetArrayViewFromImage(pair.pet).max()) <= 0:
-        notes.append("the PET shows no uptake anywhere; check the file")
-        _log.warning(notes[-1])
-    return notes
+    """Return what the report says of the images; what was found in them is said aloud too."""
+    for note in pair.findings.notes:
+        _log.warning(note)
+    return [*(["the CT was resampled onto the PET's grid"] if pair.ct_resampled else []), *pair.findings.notes]

@@ -82,6 +82,8 @@ class RunReport:
     total_volume_ml : float
     notes : tuple of str
         Whatever was done differently than asked, one sentence each.
+    ct_cover : float or None
+        Share of the PET's body that the CT shows; None where nobody looked.
     """
 
     software_version: str
@@ -103,6 +105,7 @@ class RunReport:
     lesions: tuple[Lesion, ...]
     total_volume_ml: float
     notes: tuple[str, ...] = ()
+    ct_cover: float | None = None
 
 
 @dataclass
@@ -151,6 +154,7 @@ def report_of(
         lesions=lesions,
         total_volume_ml=sum(lesion.volume_ml for lesion in lesions),
         notes=tuple(notes),
+        ct_cover=pair.findings.ct_cover,
     )
 
 
