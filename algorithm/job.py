@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from algorithm.callcache import CallCache, Seen, geometry_of, key_of
+from algorithm.checks.contract import Checks
 from algorithm.description import check_ensemble
 from algorithm.guidance import Guided, guide
 from algorithm.images import PetCt
@@ -52,12 +53,15 @@ class InferenceSettings:
         From the moment that :meth:`Segmenter.segment` is given.
     whole_volume : bool
         Let windows cover the air around the patient too.
+    no_checks : tuple of str
+        Checks of the input contract (:data:`algorithm.checks.contract.CONTRACT`) that are not done.
     """
 
     flips: int | None = None
     overlap: float | None = None
     time_limit_s: float | None = None
     whole_volume: bool = False
+    no_checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,9 @@ class Segmenter:
         forget_peak_memory(self.device)
         check_memory(ct, pet, self.descriptions)
         with watch.stage("read"):
-            case = read_case(ct, pet, choice, keep_ct=keep_ct, say=progress.say)
+            case = read_case(
+                ct, pet, choice, keep_ct=keep_ct, checks=Checks.but(settings.no_checks), say=progress.say
+            )
         pair = case.pair
         if case.dicom is not None:
             check_size(case.own_ct, pair.pet, self.descriptions)
@@ -234,7 +240,13 @@ class Segmenter:
 
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it."""
-        how = (settings.flips, settings.overlap, settings.whole_volume, str(self.predictor.execution))
+        how = (
+            settings.flips,
+            settings.overlap,
+            settings.whole_volume,
+            settings.no_checks,
+            str(self.predictor.execution),
+        )
         return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(
@@ -279,13 +291,13 @@ def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scri
 
 
 def _notes_on(case: ReadCase) -> list[str]:
+    """Return what the report says of the images; what was found in them is said aloud too."""
+    for note in case.pair.findings.notes:
+        _log.warning(note)
     notes = list(case.dicom.notes) if case.dicom else []
     if case.pair.ct_resampled:
         notes.append("the CT was resampled onto the PET's grid")
-    if float(sitk.GetArrayViewFromImage(case.pair.pet).max()) <= 0:
-        notes.append("the PET shows no uptake anywhere; check the file")
-        _log.warning(notes[-1])
-    return notes
+    return [*notes, *case.pair.findings.notes]
 
 
 def _series_of(dicom: DicomSource | None) -> dict[str, SeriesUsed] | None:

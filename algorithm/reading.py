@@ -8,11 +8,12 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from algorithm.checks.contract import Checks
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import Series
 from algorithm.dicom.study import Patient, read_ct, read_pet, read_study
 from algorithm.errors import MissingInputError
-from algorithm.images import PetCt, pair_of, read_image
+from algorithm.images import PetCt, pair_up, read_image
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -82,6 +83,7 @@ def read_case(
     choice: DicomChoice | None = None,
     *,
     keep_ct: bool = False,
+    checks: Checks | None = None,
     say: Callable[[str], None] | None = None,
 ) -> ReadCase:
     """Read and check a CT and a PET; each may be an image file or a folder of DICOM files.
@@ -94,6 +96,8 @@ def read_case(
         What the user says about DICOM folders.
     keep_ct : bool
         Keep a CT of a finer grid beside the one on the PET's, for pictures; it may be the larger part of a case.
+    checks : Checks, optional
+        Which checks of the input contract are done; all by default.
     say : callable, optional
         Told about progress.
 
@@ -129,7 +133,7 @@ def read_case(
         ct_image = alone.image
     else:
         ct_image, pet_image, source = read_image(ct, "CT"), read_image(pet, "PET"), None
-    pair = pair_of(ct_image, pet_image, ct, pet)
+    pair = pair_up(ct_image, pet_image, ct, pet, checks)
     return ReadCase(pair, ct_image if keep_ct else pair.ct, source)
 
 

@@ -94,6 +94,8 @@ class RunReport:
     total_volume_ml : float
     notes : tuple of str
         Whatever was done differently than asked, one sentence each.
+    ct_cover : float or None
+        Share of the PET's body that the CT shows; None where nobody looked.
     series : dict or None
         The DICOM series that were taken, by "pet" and "ct"; None without DICOM.
     suv : dict or None
@@ -121,6 +123,7 @@ class RunReport:
     totals: Totals
     total_volume_ml: float
     notes: tuple[str, ...] = ()
+    ct_cover: float | None = None
     series: dict[str, SeriesUsed] | None = None
     suv: dict[str, object] | None = None
 
@@ -174,6 +177,7 @@ def report_of(
         totals=burden.totals,
         total_volume_ml=burden.totals.mtv_ml,
         notes=tuple(notes),
+        ct_cover=pair.findings.ct_cover,
         series=series,
         suv=suv,
     )

@@ -63,7 +63,11 @@ def check_results(report: Path | None, picture: Path | None, mask: Path, inputs:
 def settings_of(args: argparse.Namespace, time_limit_s: float | None) -> InferenceSettings:
     """Return how to segment, by the options of the inference."""
     return InferenceSettings(
-        flips=args.flips, overlap=args.overlap, time_limit_s=time_limit_s, whole_volume=args.whole_volume
+        flips=args.flips,
+        overlap=args.overlap,
+        time_limit_s=time_limit_s,
+        whole_volume=args.whole_volume,
+        no_checks=tuple(args.no_checks or ()),
     )
 
 

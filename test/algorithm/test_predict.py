@@ -175,7 +175,7 @@ class TestEarlierResults:
         assert predict(study, tmp_path, *NO_PAGE) == 0
         before = names_in(tmp_path)
 
-        assert predict(study, tmp_path, "--flips", "9") == 2
+        assert predict(study, tmp_path, "--overlap", "2") == 2
 
         assert names_in(tmp_path) == before
 
@@ -239,7 +239,7 @@ class TestMistakes:
     def test_a_ct_elsewhere_in_space_is_taken_if_it_has_its_own_folder(self, predict, tmp_path, capsys) -> None:
         write_study(tmp_path / "study", ct=False)
         other = Maker(spacing=(6.0, 5.0, 5.0), origin=(-100.0, -80.0, -60.0), frame_of_reference="other")
-        other.ct(tmp_path / "study" / "ct", np.full((20, 32, 40), 40, np.int16))
+        other.ct(tmp_path / "study" / "ct", np.linspace(-1000, 40, 20 * 32 * 40).reshape(20, 32, 40).astype(np.int16))
 
         assert predict(tmp_path / "study", tmp_path / "out") == 2
         assert "no CT shares the FrameOfReferenceUID" in capsys.readouterr().err
