@@ -225,8 +225,9 @@ def surface_distances(
     """Distances in mm from each surface voxel of the truth to the prediction's surface, and the other way round.
 
     A surface voxel is a voxel of the mask with one of its six face neighbours outside (or outside the image).
-    These are the distances of ``grand_challenge_metrics.stats``; that module transforms the whole volume twice
-    (20 s and 3 GB for lesions all over a 400x400x326 body), a search tree of the surface voxels takes a second.
+    These are the distances of ``grand_challenge_metrics.stats`` up to the last digit; that module transforms the
+    whole volume twice (28 s and 2.4 GB for 500 lesions all over a body of 400x400x326 voxels, cut to the union), a
+    search tree of the surface voxels takes 2.3 s. Its Dice is rounded to float32.
 
     Parameters
     ----------
