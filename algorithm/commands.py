@@ -204,7 +204,11 @@ def _check_results(report: Path | None, picture: Path | None, mask: Path, inputs
 
 def _settings(args: argparse.Namespace, time_limit_s: float | None) -> InferenceSettings:
     return InferenceSettings(
-        flips=args.flips, overlap=args.overlap, time_limit_s=time_limit_s, whole_volume=args.whole_volume
+        flips=args.flips,
+        overlap=args.overlap,
+        time_limit_s=time_limit_s,
+        whole_volume=args.whole_volume,
+        no_checks=tuple(args.no_checks or ()),
     )
 
 

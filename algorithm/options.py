@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from algorithm.checks.contract import CHECK_NAMES
 from algorithm.parser import Parser
 
 
@@ -124,6 +125,14 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="Let windows cover the air around the patient too.",
+    )
+    parser.add_argument(
+        "--no-checks",
+        action="append",
+        choices=CHECK_NAMES,
+        metavar="NAME",
+        help=f"Leave out a check of the images: {', '.join(CHECK_NAMES)}. May be given several times; see "
+        "docs/formats.md.",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="Write a run report (JSON) here.")
     parser.add_argument(

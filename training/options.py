@@ -20,7 +20,9 @@ from training.recipe import LEARNING_RATES, Recipe
 _WORKER_BYTES = 3 * 10**9
 
 _NORMALISATION = "clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD. By default measured in the tumours."
-_CASES = "Cases with truth: a folder (AutoPET, nnU-Net raw or HECKTOR), or a CSV with case, ct, pet and truth."
+_CASES = (
+    "Cases with truth: a folder (AutoPET, nnU-Net raw, HECKTOR) or a CSV with the columns case, ct, pet and truth."
+)
 _LAYOUT = "Layout of the folders. By default it is recognised."
 
 
