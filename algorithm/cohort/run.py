@@ -185,9 +185,7 @@ def _tell_the_end(cohort: Cohort, failed: dict[str, str], *, interrupted: bool) 
     for name, error in failed.items():
         print(f"failed: {name}: {error}", flush=True)
     if interrupted:
-        raise InterruptedCohortError(
-            "interrupted after the case that was running; the same command goes on from there"
-        )
+        raise InterruptedCohortError("interrupted after the running case; the same command goes on from there")
     if failed:
         names = ", ".join([*list(failed)[:_NAMED], *["..."] * (len(failed) > _NAMED)])
         raise CohortError(
