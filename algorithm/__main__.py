@@ -33,7 +33,7 @@ COMMANDS = {
         f"{PROGRAM} predict CTres.nii.gz SUV.nii.gz result",
     ),
     "preflight": Command(
-        "Check device, memory and weights without a case",
+        "Check device, memory and weights without a case, or an image before its upload",
         "algorithm.options:add_preflight",
         "algorithm.commands:preflight",
         f"{PROGRAM} preflight --device cpu",

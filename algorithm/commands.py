@@ -13,14 +13,15 @@ import torch
 from algorithm import __version__, server
 from algorithm.callcache import CallCache
 from algorithm.description import read_description
-from algorithm.errors import OutputError, UsageError
+from algorithm.errors import InstallationError, OutputError, UsageError
 from algorithm.files import check_writable
 from algorithm.images import check_mask_path, write_mask
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.budget import Budget, process_start
-from algorithm.inference.device import PRECISIONS, choose_device, choose_dtype, precision_of
+from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.inference.memory import host_limit_bytes, reuse_freed_memory
 from algorithm.inference.passes import NetworkInput
+from algorithm.inference.precision import PRECISIONS
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Result, Segmenter
@@ -109,7 +110,12 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def preflight(args: argparse.Namespace) -> int:
-    """Say what a run would find: version, device, memory, weights; raises the error that the run would end in."""
+    """Say what a run would find: version, device, memory, weights; raises the error that the run would end in.
+
+    Where an image or its archive is named, that is checked instead, as grand-challenge would.
+    """
+    if args.image is not None:
+        return _preflight_image(args)
     device = choose_device(args.device)
     dtype = choose_dtype("auto", device)
     limit = host_limit_bytes()
@@ -128,6 +134,16 @@ def preflight(args: argparse.Namespace) -> int:
         _tell(f"one window through {how.name}: {seconds[-1]:.2f} s")
     _tell("ready")
     return 0
+
+
+def _preflight_image(args: argparse.Namespace) -> int:
+    try:
+        from algorithm.preflight.image import check_image
+    except ModuleNotFoundError as error:  # left out of the image by .dockerignore
+        raise InstallationError(
+            "an image is checked from the project's folder, not from inside an image"
+        ) from error
+    return check_image(args)
 
 
 def weights(args: argparse.Namespace) -> int:
@@ -188,7 +204,11 @@ def _check_results(report: Path | None, picture: Path | None, mask: Path, inputs
 
 def _settings(args: argparse.Namespace, time_limit_s: float | None) -> InferenceSettings:
     return InferenceSettings(
-        flips=args.flips, overlap=args.overlap, time_limit_s=time_limit_s, whole_volume=args.whole_volume
+        flips=args.flips,
+        overlap=args.overlap,
+        time_limit_s=time_limit_s,
+        whole_volume=args.whole_volume,
+        no_checks=tuple(args.no_checks or ()),
     )
 
 

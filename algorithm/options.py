@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from algorithm.console import Parser
+from algorithm.checks.contract import CHECK_NAMES
+from algorithm.parser import Parser
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +49,27 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def add_preflight(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``preflight``."""
+    parser.add_argument(
+        "image",
+        nargs="?",
+        metavar="IMAGE_OR_TAR",
+        help="Image of the Docker engine, or archive of `docker save`, to check as grand-challenge would. "
+        "Without it, this machine is checked.",
+    )
     _add_weights(parser)
     _add_device(parser)
+    group = parser.add_argument_group("checking an image")
+    group.add_argument(
+        "--input",
+        type=Path,
+        metavar="DIR",
+        help="Folder with a job to try. By default the example, brought to the size of a whole body.",
+    )
+    group.add_argument("--edition", metavar="NAME", help="AutoPET edition. By default recognised from the job.")
+    group.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="The platform's, per job. By default the edition's."
+    )
+    group.add_argument("--memory-limit", type=float, default=30.0, metavar="GIB", help="The platform's, per job.")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +125,14 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="Let windows cover the air around the patient too.",
+    )
+    parser.add_argument(
+        "--no-checks",
+        action="append",
+        choices=CHECK_NAMES,
+        metavar="NAME",
+        help=f"Leave out a check of the images: {', '.join(CHECK_NAMES)}. May be given several times; see "
+        "docs/formats.md.",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="Write a run report (JSON) here.")
     parser.add_argument(

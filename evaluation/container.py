@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from algorithm.cases import IMAGE_SUFFIXES, case_name, masks_in, read_table, tracer_of
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import JSON, read_json
 from algorithm.server import PORT, Job, serve
@@ -25,7 +26,7 @@ from algorithm.socket_values import SocketValue, check_inside, read_socket_value
 from algorithm.sockets import Edition
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.metrics import SURFACE_TOLERANCE_MM
-from evaluation.scoring.pairs import IMAGE_SUFFIXES, Pair, case_name, masks_in, read_table, tracer
+from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import (
     check_tolerance,
     report,
@@ -241,11 +242,11 @@ def _truths(folder: Path) -> tuple[dict[str, Path], dict[str, str | None]]:
     if len(content) == 1 and content[0].is_dir():
         return _truths(content[0])
     truths = masks_in(folder) if content else {}
-    subsets = {case: tracer(case) for case in truths}
+    subsets = {case: tracer_of(case) for case in truths}
     if (folder / CASES_FILE).is_file():
-        rows = {case_name(row["case"]): row for row in read_table(folder / CASES_FILE)}
+        rows = {case_name(case): row for case, row in read_table(folder / CASES_FILE, others=False).items()}
         truths = {case: folder / (row["truth"] or truths.get(case, case)) for case, row in rows.items()}
-        subsets = {case: row["subset"] or tracer(case) for case, row in rows.items()}
+        subsets = {case: row["subset"] or tracer_of(case) for case, row in rows.items()}
     absent = next((name for name, path in truths.items() if not path.is_file()), None)
     if absent is not None:
         raise MissingInputError(f"{CASES_FILE} lists {absent}, whose truth is not in {folder}")

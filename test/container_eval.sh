@@ -93,7 +93,7 @@ trap finish EXIT
 "$PYTHON" -m test.support.phase "$TRUTH" "$PHASE"
 chmod -R a+rX "$PHASE"
 
-check_image 'algorithm evaluation requirements.txt'
+check_image 'algorithm evaluation requirements-eval.lock requirements.txt'
 check 'image: the API' is "$(label org.grand-challenge.api-method)" invoke
 three_jobs
 without_truth

@@ -230,7 +230,7 @@ def test_handover_of_the_example_names_the_image(project: Project) -> None:
     out = project.root / f"h2aseg-{image.removeprefix('h2aseg:')}-handover"
     lines = result.stdout.splitlines()
     assert lines[-10:-7] == ["-m", "evaluation", "handover"]
-    expected = ["--input", project.root / "test" / "cases.csv", "--out", out, "--image", image]
+    expected = ["--cases", project.root / "test" / "cases.csv", "--out", out, "--image", image]
     assert lines[-7:-1] == [str(part) for part in expected]
     assert lines[-1].endswith(f"verify {out} --input {project.root / 'test'}")
 
@@ -245,6 +245,6 @@ def test_handover_without_an_engine_takes_the_callers_paths(project: Project) ->
     assert "will not name the image" in result.stdout
     folder, out = project.caller / "cases", project.caller / "bundle"
     lines = result.stdout.splitlines()
-    assert lines[-5:-1] == ["--input", str(folder), "--out", str(out)]
+    assert lines[-5:-1] == ["--cases", str(folder), "--out", str(out)]
     assert lines[-1].endswith(f"verify {out} --input {folder}")
     assert not project.docker_arguments()

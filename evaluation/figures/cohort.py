@@ -14,9 +14,9 @@ from string import Template
 
 import numpy as np
 
+from algorithm.cases import is_yes, named_synthetic
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.files import written_whole
-from evaluation.cases import named_synthetic, said_true
 from evaluation.scoring.metrics import METRICS
 from evaluation.scoring.score import summarise
 
@@ -143,8 +143,8 @@ def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: 
     return Row(
         case=case,
         values=values,
-        synthetic=named_synthetic(case) or said_true(cells.get("synthetic") or ""),
-        missing=said_true(cells.get("missing") or ""),
+        synthetic=named_synthetic(case) or is_yes(cells.get("synthetic") or ""),
+        missing=is_yes(cells.get("missing") or ""),
         picture=picture.read_bytes() if picture is not None and picture.is_file() else None,
     )
 

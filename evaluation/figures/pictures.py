@@ -22,12 +22,11 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from algorithm.cases import WHERE_CASES_LIE, Case, case_name, list_cases, masks_in
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.postprocessing import lesions
-from evaluation.cases import LAYOUTS, Case, list_cases
-from evaluation.scoring.pairs import case_name, masks_in
 
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 1, 2, 3
 """Voxel codes, from good to bad."""
@@ -287,7 +286,7 @@ class _Task:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation pictures``."""
     parser.description = "Write an error map (PNG) per case: either of --cases, or of one --pet with its --truth."
-    parser.add_argument("--cases", type=Path, help=f"{LAYOUTS}; with truth")
+    parser.add_argument("--cases", type=Path, help=f"{WHERE_CASES_LIE}; with truth")
     parser.add_argument("--pet", type=Path, help="the PET of a single case")
     parser.add_argument("--truth", type=Path, help="the true mask of a single case")
     parser.add_argument(

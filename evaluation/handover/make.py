@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import read_image, read_mask, write_mask
-from algorithm.inference.device import PRECISIONS
+from algorithm.inference.precision import PRECISIONS
 from algorithm.report import write_json
 from algorithm.weights import find_checkpoints, load_checkpoint
-from evaluation.cases import LAYOUTS, Case, list_cases
 from evaluation.handover.bundle import (
     MANIFEST,
     METRICS_CSV,
@@ -151,7 +151,14 @@ def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], editio
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation handover``."""
     parser.description = "Segment a set of cases and bundle all that a third party needs to repeat it."
-    parser.add_argument("--input", type=Path, required=True, help=LAYOUTS)
+    parser.add_argument(
+        "--cases",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="CASES",
+        help=f"What to segment: {WHERE_CASES_LIE}.",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the bundle")
     parser.add_argument("--weights", type=Path, help="checkpoint or folder of them (default: the installed ones)")
     parser.add_argument("--image", help="container image whose digest is recorded: a name, or sha256:...")
@@ -168,9 +175,9 @@ def main(args: argparse.Namespace) -> int:
     """Write the bundle; returns the exit code."""
     device, precision = resolve(args.device, args.precision)
     settings = BundleSettings(device, precision, args.flips, args.overlap, threads=torch.get_num_threads())
-    folder = args.input if args.input.is_dir() else args.input.parent
+    folder = args.cases if args.cases.is_dir() else args.cases.parent
     manifest = make_bundle(
-        list_cases(args.input),
+        list_cases(args.cases),
         folder,
         find_checkpoints(args.weights),
         settings,

@@ -18,13 +18,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from algorithm.cases import Case, list_cases
 from algorithm.errors import UserError
 from algorithm.guidance.edit import Case as Evidence
 from algorithm.guidance.edit import Stroke, edit, in_question, surround
 from algorithm.guidance.evidence import FEATURES, Weights, look_around
 from algorithm.images import read_mask
 from algorithm.weights import find_checkpoints, load_checkpoint
-from evaluation.cases import Case, list_cases
 from evaluation.interactive.network import InProcess, Seen
 from evaluation.interactive.scribbles import KINDS, draw
 

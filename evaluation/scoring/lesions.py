@@ -12,12 +12,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, masks_in
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.postprocessing import lesions
-from evaluation.cases import LAYOUTS, Case, list_cases
 from evaluation.scoring.metrics import LESION_IOU, Mask, count_overlaps
-from evaluation.scoring.pairs import masks_in
 from evaluation.scoring.score import csv_text, summarise, to_json, write_text
 
 SIZES_ML = (0.0, 1.0, 5.0, 20.0)
@@ -79,7 +78,14 @@ class Findings:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation lesions``."""
-    parser.add_argument("--input", type=Path, required=True, metavar="CASES", help=f"cases with truth: {LAYOUTS}")
+    parser.add_argument(
+        "--cases",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="CASES",
+        help=f"Cases with truth: {WHERE_CASES_LIE}.",
+    )
     parser.add_argument(
         "--prediction", type=Path, required=True, metavar="DIR", help="folder of masks named after the cases"
     )
@@ -95,10 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print both tables and write the files asked for."""
-    cases = [case for case in list_cases(args.input) if case.truth is not None]
+    cases = [case for case in list_cases(args.cases) if case.truth is not None]
     if not cases:
         raise MissingInputError(
-            f"no case in {args.input} has a truth; give cases with SEG.nii.gz or a truth column"
+            f"no case in {args.cases} has a truth; give cases with SEG.nii.gz or a truth column"
         )
     if not args.prediction.is_dir():
         raise MissingInputError(f"the folder of masks {args.prediction} does not exist; segment the cases first")

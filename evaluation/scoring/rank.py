@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from algorithm.cases import read_table
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import check_writable
 from evaluation.scoring import hecktor
@@ -15,7 +16,7 @@ from evaluation.scoring.editions import DEFAULT_EDITION
 from evaluation.scoring.metrics import METRICS
 from evaluation.scoring.ranking import SCHEMES, Cases, Standing, pooled_lesion_f1, rank_submissions, scheme_of
 from evaluation.scoring.score import csv_text, to_json, write_text
-from evaluation.scoring.submissions import COUNTS, choose_cases, read_cases, read_submission
+from evaluation.scoring.submissions import COUNTS, choose_cases, read_submission
 
 HECKTOR = "HECKTOR"
 EDITIONS = (*SCHEMES, HECKTOR)
@@ -157,7 +158,7 @@ def _rank_edition(
             f"edition {args.edition} ranks by subsets of tracer and centre; give a table with the columns case, "
             "tracer and centre (--cases)"
         )
-    listed = read_cases(args.cases, ("tracer", "centre") if by_subset else ()) if args.cases else None
+    listed = read_table(args.cases, ("tracer", "centre") if by_subset else ()) if args.cases else None
     submissions: dict[str, Cases] = {}
     for name, path in paths.items():
         cases = read_submission(path, args.edition, args.truth)
@@ -169,7 +170,7 @@ def _rank_edition(
     standings = rank_submissions(submissions, args.edition, subsets)
     extra: dict[str, dict[str, Any]] = {}
     if args.edition == "V":
-        data_sets = {case: row.get("data_set") or "" for case, row in (listed or {}).items()}
+        data_sets = {case: row["data_set"] for case, row in (listed or {}).items()}
         for name, cases in submissions.items():
             if all(count in curve for curve in cases.values() for count in COUNTS):
                 extra[name] = {"pooled_lesion_f1": _pooled_f1(cases, data_sets)}

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from algorithm.cases import Case, list_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.inference.predictor import Predictor
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg
 from algorithm.weights import save_checkpoint
-from evaluation.cases import Case, list_cases
 from evaluation.figures.emphasis import Emphasis, add_arguments, draw, main, measure_case, pet_share, to_rows
 
 pytestmark = pytest.mark.numerical

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evaluation.handover.verify
+from algorithm.cases import list_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, OutputError, UsageError, WeightsError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import save_checkpoint
 from evaluation.__main__ import main as command
-from evaluation.cases import list_cases
 from evaluation.handover import bundle as bundles
 from evaluation.handover.bundle import (
     BundleSettings,

@@ -24,7 +24,7 @@ def best_threshold(suv: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
     return float(values[np.argmax(dice)])
 
 
-YARDSTICKS: dict[str, Threshold] = {
+BASELINES: dict[str, Threshold] = {
     "SUV >= 2.5": lambda suv, truth: 2.5,
     "SUV >= 4": lambda suv, truth: 4.0,
     "41 % of SUVmax": lambda suv, truth: 0.41 * float(suv.max()),

@@ -1,14 +1,13 @@
-"""The training loop: steps, moving average, validation, and a state from which a killed run goes on exactly."""
+"""The training loop: steps, moving average, validation, checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import logging
 import math
-import pickle
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from algorithm.cases import named_synthetic
 from algorithm.description import Description
-from algorithm.errors import DeviceError, UsageError
-from algorithm.files import written_whole
+from algorithm.errors import UsageError
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint, save_checkpoint
-from evaluation.cases import named_synthetic
 from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
+from training.device import autocast_dtype
 from training.kernels import proven_kernels
 from training.losses import DeepSupervisionLoss
 from training.parallel import Processes
+from training.recipe import Recipe
 from training.sampling import Batch, CropSampler, Source, prefetch
-from training.settings import Precision, Settings
+from training.start import continued
+from training.state import STATE, Progress, fingerprint, read_state, write_state
 from training.validation import validate
 
-STATE = "state.pt"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,28 +63,6 @@ class Plan:
     crop_threads: int = 1
 
 
-@dataclass
-class Progress:
-    """How far a run is; part of its state.
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    epoch_loss : float
-        Sum of the losses since the epoch began.
-    epoch_skipped : int
-        Steps since then whose gradients were not finite: they changed nothing and are not in the sum.
-    best_dice : float
-        Of the validations so far.
-    """
-
-    step: int = 0
-    epoch_loss: float = 0.0
-    epoch_skipped: int = 0
-    best_dice: float = -1.0
-
-
 @dataclass(frozen=True)
 class Run:
     """What a run left: its exported moving average, and whether it came to its last step."""
@@ -99,7 +78,7 @@ class Trainer:
     ----------
     description : Description
         Goes with the exported checkpoints; its architecture, patch and normalisation are what is trained.
-    settings : Settings
+    recipe : Recipe
     sources : sequence of Source
         Training cases.
     validation : sequence of CachedCase
@@ -119,7 +98,7 @@ class Trainer:
     def __init__(
         self,
         description: Description,
-        settings: Settings,
+        recipe: Recipe,
         sources: Sequence[Source],
         validation: Sequence[CachedCase],
         device: torch.device,
@@ -127,17 +106,17 @@ class Trainer:
         initial: Checkpoint | None = None,
     ) -> None:
         if initial is not None:
-            description = _continue(initial, description)
+            description = continued(initial, description)
         self.description = description
-        self.settings = settings
+        self.recipe = recipe
         self.validation = tuple(validation)
         self.device = device
         self.processes = processes or Processes()
-        self.sampler = CropSampler(sources, description, settings.augmentation, settings.seed)
-        self.dtype = autocast_dtype(settings.precision, device)
+        self.sampler = CropSampler(sources, description, recipe.augmentation, recipe.seed)
+        self.dtype = autocast_dtype(recipe.precision, device)
         self.kernels: AbstractContextManager[object] = nullcontext()
-        self.recipe = _recipe(description, settings, sources) | {"computed in": str(self.dtype)}
-        torch.manual_seed(settings.seed)
+        self.fingerprint = fingerprint(description, recipe, sources, self.dtype)
+        torch.manual_seed(recipe.seed)
         self.network = H2ASeg(description.architecture).to(device)
         if initial is not None:
             self.network.load_state_dict(initial.state)
@@ -147,11 +126,11 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self.model = self.processes.wrap(self.network)
         self.criterion = DeepSupervisionLoss(processes=self.processes)
-        self.optimiser = _optimiser(self.network, settings)
+        self.optimiser = _optimiser(self.network, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.progress = Progress()
 
-    def fit(self, plan: Plan, say: Callable[[str], None] = print) -> Run:
+    def fit(self, plan: Plan) -> Run:
         """Train until the last step or the time budget, from the state of :meth:`resume` on.
 
         Returns
@@ -167,11 +146,11 @@ class Trainer:
             Most gradients of an epoch are not finite.
         """
         deadline = time.monotonic() + plan.time_budget
-        own = len(self.processes.share(self.settings.batch))
+        own = len(self.processes.share(self.recipe.batch))
         architecture, patch = self.description.architecture, self.description.patch
-        self.kernels = proven_kernels(architecture, patch, own, self.dtype, self.device, say)
+        self.kernels = proven_kernels(architecture, patch, own, self.dtype, self.device)
         purge = self.progress.step + 1  # what was logged after the state that this run goes on from
-        events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self._is_first else None
+        events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self.processes.is_first else None
         self.network.train()
         clock, since = time.monotonic(), self.progress.step
         for batch in prefetch(self.sampler, self._crop_numbers(), plan.crop_threads):
@@ -181,21 +160,20 @@ class Trainer:
             else:
                 self.progress.epoch_loss += loss
             self.progress.step += 1
-            last = self.progress.step == self.settings.steps
+            last = self.progress.step == self.recipe.steps
             late = self.processes.any(time.monotonic() > deadline, self.device)
-            if self.progress.step % self.settings.steps_per_epoch == 0 or last:
+            if self.progress.step % self.recipe.steps_per_epoch == 0 or last:
                 seconds = (time.monotonic() - clock) / (self.progress.step - since)
-                line = self._end_epoch(plan, events, seconds, validating=last)
-                say(line)
+                log.info(self._end_epoch(plan, events, seconds, validating=last))
                 clock, since = time.monotonic(), self.progress.step
             if self.progress.step % plan.save_every == 0 or last or late:
                 self.save(plan.out / STATE)
             if late and not last:
-                say(f"time budget used up at step {self.progress.step}; the same command goes on from there")
+                log.info("time budget used up at step %d; the same command goes on from there", self.progress.step)
                 break
         if events is not None:
             events.close()
-        return Run(self._export(plan.out, "last"), self.progress.step == self.settings.steps)
+        return Run(self._export(plan.out, "last"), self.progress.step == self.recipe.steps)
 
     def resume(self, out: Path) -> bool:
         """Go back to the state in a folder; tell whether there was one.
@@ -218,18 +196,14 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write the whole state of the run, atomically."""
-        if not self._is_first:
-            return
-        state = {
-            "recipe": self.recipe,
-            "progress": dataclasses.asdict(self.progress),
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-        with written_whole(path) as temporary:
-            torch.save(state, temporary)
+        if self.processes.is_first:
+            parts = {
+                "network": self.network.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+            write_state(path, self.fingerprint, self.progress, parts)
 
     def load(self, path: Path) -> None:
         """Go back to a saved state.
@@ -237,51 +211,36 @@ class Trainer:
         Raises
         ------
         UsageError
-            The file is damaged, or its run had other settings or data.
+            The file is damaged, or its run had other options or data.
         """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            recipe = state["recipe"]
-        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise UsageError(f"cannot resume from {path}: it is damaged; remove it to start afresh") from error
-        # A key that an older version did not store is not compared.
-        differing = sorted(key for key in recipe if recipe[key] != self.recipe.get(key))
-        if differing:
-            raise UsageError(
-                f"{path.parent} holds a run with other values of {', '.join(differing)}; repeat its options to go "
-                "on, or choose another --out"
-            )
+        self.progress, state = read_state(path, self.fingerprint, self.device)
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
-
-    @property
-    def _is_first(self) -> bool:
-        return self.processes.is_first
 
     def _crop_numbers(self) -> list[range]:
         """Return the numbers of the crops that this process cuts at each of the remaining steps."""
-        own, batch = self.processes.share(self.settings.batch), self.settings.batch
-        steps = range(self.progress.step, self.settings.steps)
+        own, batch = self.processes.share(self.recipe.batch), self.recipe.batch
+        steps = range(self.progress.step, self.recipe.steps)
         return [range(step * batch + own.start, step * batch + own.stop) for step in steps]
 
     def _step(self, batch: Batch) -> float | None:
-        """Take a step and return its loss; None: the gradients were not finite and changed nothing."""
-        settings, step = self.settings, self.progress.step
+        """Take a step and return its loss; None: the gradients were not finite and changed nothing.
+
+        One such step, of a crop that bfloat16 or float16 cannot hold, need not cost the run: it is counted.
+        """
+        recipe, step = self.recipe, self.progress.step
         # Dropout, like the crops, depends on seed and step alone.
-        torch.manual_seed(_seed(settings.seed, step, self.processes.rank))
+        torch.manual_seed(_seed(recipe.seed, step, self.processes.rank))
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate_at(step)
+            group["lr"] = recipe.learning_rate_at(step)
         ct, pet, seg = (part.to(self.device, memory_format=self.layout) for part in batch)
-        with self.kernels, torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            logits = self.model(ct, pet)
-        loss = self.criterion(logits, seg)
+        loss = self.criterion(self._forward(ct, pet), seg)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm or math.inf)
         finite = bool(torch.isfinite(norm))  # the same in all processes: their gradients are averaged
         if finite:
             self.scaler.step(self.optimiser)
@@ -289,32 +248,38 @@ class Trainer:
         self.scaler.update()
         return float(loss.detach()) if finite else None
 
+    def _forward(self, ct: Tensor, pet: Tensor) -> Sequence[Tensor]:
+        """Return the logits of all heads, computed in the run's precision."""
+        with self.kernels, torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            logits: Sequence[Tensor] = self.model(ct, pet)
+        return logits
+
     @torch.no_grad()
     def _update_average(self) -> None:
         """Move the average towards the parameters; faster at first, so that it forgets the random start."""
         step = self.progress.step
-        decay = min(self.settings.ema_decay, (1 + step) / (10 + step))
+        decay = min(self.recipe.ema_decay, (1 + step) / (10 + step))
         current: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(list(self.average.values()), current, 1.0 - decay)
 
     def _end_epoch(self, plan: Plan, events: SummaryWriter | None, seconds: float, *, validating: bool) -> str:
-        """Validate if it is time to, log, and return the epoch's line."""
-        settings, progress = self.settings, self.progress
-        epoch = math.ceil(progress.step / settings.steps_per_epoch)
-        steps = (progress.step - 1) % settings.steps_per_epoch + 1
+        """Validate if it is time to, log for TensorBoard, and return the epoch's line."""
+        recipe, progress = self.recipe, self.progress
+        epoch = math.ceil(progress.step / recipe.steps_per_epoch)
+        steps = (progress.step - 1) % recipe.steps_per_epoch + 1
         skipped = progress.epoch_skipped
-        if skipped > steps / 2:
+        if skipped > steps / 2:  # the network does not learn: no use in hours more of it
             raise UsageError(
                 f"{skipped} of the {steps} steps before step {progress.step} had gradients that are not finite; "
                 "lower --learning-rate or use --precision float32, with another --out"
             )
         loss = self.processes.mean(torch.tensor(progress.epoch_loss / (steps - skipped), device=self.device))
         progress.epoch_loss, progress.epoch_skipped = 0.0, 0
-        rate = settings.learning_rate_at(progress.step - 1)
+        rate = recipe.learning_rate_at(progress.step - 1)
         values = {"loss": loss, "learning rate": rate, "seconds per step": seconds}
         parts = [
-            f"epoch {epoch}/{math.ceil(settings.steps / settings.steps_per_epoch)}",
-            f"step {progress.step}/{settings.steps}",
+            f"epoch {epoch}/{math.ceil(recipe.steps / recipe.steps_per_epoch)}",
+            f"step {progress.step}/{recipe.steps}",
             f"loss {loss:.4f}",
             f"lr {rate:.2e}",
             f"{seconds:.2f} s/step",
@@ -322,32 +287,36 @@ class Trainer:
         if skipped:
             parts.append(f"{skipped} steps skipped, their gradients not being finite")
         if self.validation and (validating or epoch % plan.validate_every == 0):
-            scores = self.validate()
-            mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}
+            mean, line = self._validate_epoch(plan)
+            parts.append(line)
             values |= {f"validation {key}": value for key, value in mean.items()}
-            synthetic = sum(named_synthetic(case.name) for case in self.validation)
-            of = f"{len(scores)} ({synthetic} synthetic)" if synthetic else str(len(scores))
-            parts.append(
-                f"validation of {of}: Dice {mean.get('dice', math.nan):.4f}, "
-                f"FPV {mean['fpv_ml']:.2f} ml, FNV {mean.get('fnv_ml', math.nan):.2f} ml"
-            )
-            if mean.get("dice", -1.0) > progress.best_dice:
-                progress.best_dice = mean["dice"]
-                self._export(plan.out, "best", mean)
-                parts.append("best so far")
         if events is not None:
             for name, value in values.items():
                 events.add_scalar(name.replace(" ", "_"), value, progress.step)
             events.flush()
         return "  ".join(parts)
 
+    def _validate_epoch(self, plan: Plan) -> tuple[dict[str, float], str]:
+        """Validate, keep the checkpoint if it is the best so far; return the mean scores and a text of them."""
+        scores = self.validate()
+        mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}
+        synthetic = sum(named_synthetic(case.name) for case in self.validation)
+        of = f"{len(scores)} ({synthetic} synthetic)" if synthetic else str(len(scores))
+        line = (
+            f"validation of {of}: Dice {mean.get('dice', math.nan):.4f}, "
+            f"FPV {mean['fpv_ml']:.2f} ml, FNV {mean.get('fnv_ml', math.nan):.2f} ml"
+        )
+        if mean.get("dice", -1.0) > self.progress.best_dice:
+            self.progress.best_dice = mean["dice"]
+            self._export(plan.out, "best", mean)
+            line += "  best so far"
+        return mean, line
+
     def validate(self) -> list[Scores]:
         """Score the moving average on the whole volumes of the validation cases."""
         network = self.averaged_network()
         own = self.processes.own(self.validation)
-        return self.processes.gather(
-            validate(network, own, self.description, self.device, self.settings.precision)
-        )
+        return self.processes.gather(validate(network, own, self.description, self.device, self.recipe.precision))
 
     def averaged_network(self) -> H2ASeg:
         """Return the network with the moving average of its parameters, in eval mode, on the CPU."""
@@ -360,72 +329,19 @@ class Trainer:
         provenance: dict[str, Any] = {**self.description.provenance, "steps": self.progress.step}
         if scores:
             provenance["validation"] = scores
-        if self._is_first:
+        if self.processes.is_first:
             save_checkpoint(out, name, self.average, dataclasses.replace(self.description, provenance=provenance))
         self.processes.wait()
         return out / f"{name}.json"
 
 
-def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Return the type that ``torch.autocast`` computes in; None: float32 throughout.
-
-    ``auto`` is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
-
-    Raises
-    ------
-    DeviceError
-        The device cannot train in this precision.
-    """
-    if device.type == "cuda":
-        has_bfloat16, fallback = torch.cuda.is_bf16_supported(including_emulation=False), torch.float16
-    else:
-        has_bfloat16, fallback = torch.ops.mkldnn._is_mkldnn_bf16_supported(), None
-    if precision == "auto":
-        return torch.bfloat16 if has_bfloat16 else fallback
-    if precision == "float16" and device.type == "cpu":
-        raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
-    if precision == "bfloat16" and not has_bfloat16 and device.type == "cpu":
-        raise DeviceError("--precision bfloat16: this CPU does not compute in it; use float32")
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-
-
-def _continue(initial: Checkpoint, description: Description) -> Description:
-    """Check that training can go on from a checkpoint, and record it in the provenance."""
-    for name in ("architecture", "spacing", "orientation", "ct", "pet"):
-        theirs, ours = getattr(initial.description, name), getattr(description, name)
-        if name == "architecture":
-            theirs = dataclasses.replace(theirs, dropout=ours.dropout)
-        if theirs != ours:
-            raise UsageError(
-                f"the network in {initial.path} was trained with the {name} {theirs}, but this run has {ours}; "
-                "give the checkpoint's own values"
-            )
-    theirs = initial.description
-    start = {"name": theirs.name, "sha256": theirs.sha256}
-    start |= {key: theirs.provenance[key] for key in ("data", "initial") if key in theirs.provenance}
-    return dataclasses.replace(description, provenance={**description.provenance, "initial": start})
-
-
-def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-    return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _recipe(description: Description, settings: Settings, sources: Sequence[Source]) -> dict[str, str]:
-    """Return all that decides what a run learns, as text by key: what must be equal to resume."""
-    learned = ("architecture", "patch", "spacing", "ct", "pet")
-    parts = {key: value for key, value in dataclasses.asdict(description).items() if key in learned}
-    parts |= dataclasses.asdict(settings)
-    parts["initial checkpoint"] = description.provenance.get("initial")
-    # not the cache's folders: their names hold the files' times, and a data set that was copied is still the same
-    parts["training cases"] = [
-        [source.share, [[case.name, case.sha256] for case in source.cases]] for source in sources
-    ]
-    return {key: json.dumps(value, sort_keys=True) for key, value in parts.items()}
 
 
 def _columns(scores: Sequence[Scores]) -> dict[str, list[float]]:
