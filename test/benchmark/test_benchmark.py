@@ -256,6 +256,16 @@ def test_both_ways_of_scoring_give_the_same(quick, tiny, tmp_path):
     assert row["command"] == "`python -m benchmark scoring --size 90 80 70 --lesions 6`"
 
 
+def test_jobs_are_served(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.parts.server._MANY", 6)
+    monkeypatch.setattr("benchmark.parts.server._STROKE", 2)
+    (row,) = rows_of(run_parts(["serving"], tiny, tmp_path))
+    assert row["same mask"] == "yes"
+    assert float(row["exec / invoke"]) > 1
+    assert 0.9 < float(row["grown"]) < 1.2
+    assert float(row["later calls (s)"].split()[0]) < 5
+
+
 def test_unknown_parts_are_refused(capsys):
     assert main(["patches"]) == 2
     assert "growth, agreement, deadline, scoring, got 'patches'" in capsys.readouterr().err
