@@ -201,12 +201,13 @@ def test_time_of_windows_not_computed_is_added():
 
 
 def test_growth_changes_one_thing_at_a_time(quick, tiny, tmp_path):
-    options = ("--growing-flips", 1, 2, "--growing-checkpoints", 2)
+    size = ("--size", 48, 36, 32, "--spacing", 14, 14, 6)
+    options = (*size, "--growing-flips", 1, 2, "--growing-checkpoints", 2)
     rows = rows_of(run_parts(["growth"], tiny, tmp_path, *options))
     grown = [(row["volume"], row["flips"], row["checkpoints"]) for row in rows]
     assert grown == [
-        ("48x36x16", "1", "1"), ("48x36x4", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "2", "1"),
-        ("48x36x16", "1", "2"),
+        ("48x36x32", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "1", "1"), ("48x36x32", "2", "1"),
+        ("48x36x32", "1", "2"),
     ]  # fmt: skip
     assert rows[0]["passes / first row"] == "1"
 
