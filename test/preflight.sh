@@ -59,7 +59,7 @@ good_ones() {
     # One pass is enough to see that a job is done.
     mkdir -p "$WORK/context"
     printf 'FROM %s\nENV H2ASEG_FLIPS=1\n' "$IMAGE" > "$WORK/context/Dockerfile"
-    docker build --network none --quiet --tag h2aseg-preflight:good "$WORK/context" > /dev/null
+    docker build --network none --quiet --tag h2aseg-preflight:good "$WORK/context" > "$WORK/build.log" 2>&1
     passes good
     make good-exec <<< 'LABEL org.grand-challenge.api-method=exec'
     passes good-exec
@@ -80,8 +80,8 @@ broken_when_run() {
     fails not-serving 'its label says invoke, but nothing went on answering at port 4743' \
         <<< 'ENTRYPOINT ["sh", "-c", "true"]'
     fails network 'Temporary failure in name resolution' << 'LINES'
-RUN printf 'import urllib.request\nurllib.request.urlopen("https://example.org/weights")\n' > download.py
-ENTRYPOINT ["sh", "-c", "python download.py && exec python -m algorithm"]
+RUN printf 'import urllib.request\nurllib.request.urlopen("https://example.org/weights")\n' > /home/h2aseg/download.py
+ENTRYPOINT ["sh", "-c", "python /home/h2aseg/download.py && exec python -m algorithm"]
 LINES
     fails writes "Read-only file system" \
         <<< 'ENTRYPOINT ["sh", "-c", "touch /home/h2aseg/cache && exec python -m algorithm"]'
@@ -97,7 +97,7 @@ broken_results() {
     local fault reason
     while IFS='|' read -r fault reason; do
         fails "$fault" "$reason" << LINES
-COPY broken_job.py /opt/h2aseg/
+COPY --chown=10001:10001 broken_job.py /opt/h2aseg/
 LABEL org.grand-challenge.api-method=exec
 ENTRYPOINT ["python", "broken_job.py", "$fault"]
 LINES
@@ -113,7 +113,7 @@ ensure_environment requirements-dev.txt
 remove_work
 mkdir -p "$WORK"
 trap finish EXIT
-./build.sh > /dev/null
+./build.sh > "$WORK/build.log" 2>&1 || fail "the image could not be built: $(tail -n 1 "$WORK/build.log")" 1
 good_ones
 broken_as_built
 broken_when_run
