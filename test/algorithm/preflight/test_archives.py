@@ -63,7 +63,6 @@ def assert_fails(capsys: pytest.CaptureFixture[str], archive: Path, reason: str,
     [
         lambda image, path: save_old([image], path / "image.tar"),
         lambda image, path: save_old([image], path / "image.tar.gz", "w:gz"),
-        lambda image, path: save_old([image], path / "image.tar.xz", "w:xz"),
         lambda image, path: save_oci(image, path / "image.tar"),
         lambda image, path: save_oci(image, path / "image.tar.gz", "w:gz", layer_mode="w:gz"),
     ],
@@ -224,6 +223,14 @@ def test_layers_are_laid_on_one_another(tmp_path: Path) -> None:
     image.add("b/.wh..wh..opq").add("b/four", b"4")
     with open_archive(save_old([image], tmp_path / "image.tar")) as archive:
         assert {path: archive.read(path) for path in archive.files} == {"a/one": b"new", "b/four": b"4"}
+
+
+@pytest.mark.parametrize("compression", ["gz", "xz", "bz2"])
+def test_compressed_archives_are_read(compression: str, tmp_path: Path) -> None:
+    path = save_old([FakeImage().add("a", b"1")], tmp_path / "image", f"w:{compression}")
+    with open_archive(path) as archive:
+        assert archive.read("a") == b"1"
+        assert archive.names == ["h2aseg:test"]
 
 
 def test_no_such_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
