@@ -240,13 +240,8 @@ class Segmenter:
 
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it."""
-        how = (
-            settings.flips,
-            settings.overlap,
-            settings.whole_volume,
-            settings.no_checks,
-            str(self.predictor.execution),
-        )
+        execution = str(self.predictor.execution)
+        how = (settings.flips, settings.overlap, settings.whole_volume, settings.no_checks, execution)
         return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(

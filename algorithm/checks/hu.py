@@ -138,7 +138,7 @@ def _what_it_is(values: Volume, found: _Tissues, path: Path) -> tuple[str, Path,
     low, high = float(values.min()), float(values.max())
     got = f"values from {low:g} to {high:g}"
     if high - low < 1:
-        return f"holds {low:g} nearly everywhere", path, "give the CT of the study"
+        return f"holds {low + 0.0:g} nearly everywhere", path, "give the CT of the study"
     whole = bool((values == np.round(values)).all())
     if low >= 0 and high <= 255 and whole and high > 100:
         return f"holds grey levels ({got})", path, "give the CT itself, not a picture of it"

@@ -61,8 +61,9 @@ def read_nifti(path: Path) -> Stored:
         raise FormatError(
             f"its header's magic {header.magic[:3].decode()!r} does not go with its name", "rename or convert it"
         )
-    size = _size(header)
-    dtype, components = _dtype(header)
+    size, dtype, components = _size(header), *_dtype(header)
+    if len(size) == 5 and size[3] == 1:  # vectors lie along the fifth axis
+        size, components = size[:3], size[4]
     _check_place(header)
     slope = header.slope if header.slope != 0 else 1.0
     intercept = header.intercept if header.slope != 0 else 0.0
