@@ -119,7 +119,7 @@ def test_cover_is_told_and_noted() -> None:
 
     assert findings.ct_cover is not None
     assert 0.7 < findings.ct_cover < 0.95
-    assert len(findings.notes) == 1 + (findings.ct_cover < 0.8)
+    assert len(findings.notes) == 1 + (findings.ct_cover < 0.75)
 
 
 def test_fast_for_a_whole_body() -> None:
@@ -169,7 +169,7 @@ def test_every_real_patient_passes(real_data: Path) -> None:
 
 @pytest.mark.data
 def test_offsets_of_every_real_patient(real_data: Path) -> None:
-    """1024 is always told; 1000 in all patients but STS_002, whose muscle lies 24 HU low: it comes out so much lower."""
+    """Each is told, but for 1000 in STS_002, whose muscle lies low: its CT comes out 24 HU too low."""
     for folder in sorted((real_data / "sts").glob("*/pet-ct")):
         ct = sitk.ReadImage(str(folder / "CTres.nii.gz"), sitk.sitkFloat32)
         for offset in (1024.0, 1000.0):
