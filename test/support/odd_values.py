@@ -108,6 +108,7 @@ _GRIDS = (
     Odd("spacing in cm", 2, _EXTENT, _both(lambda image: _spaced(image, 0.1))),
     Odd("spacing ten times too long", 2, "voxels of 0.2 to 15 mm, got 80",
         _both(lambda image: _spaced(image, 10))),
+    Odd("voxels of 16 mm", 2, "voxels of 0.2 to 15 mm, got 16 x 16 x 16", _both(lambda image: _spaced(image, 2))),
     Odd("a cube of 25 mm", 2, _EXTENT, _both(lambda image: _spaced(image, 0.06))),
     Odd("left-handed grids", 0, "", _both(_left_handed)),
     Odd("left-handed CT, right-handed PET", 0, "", of_images(lambda ct, pet: (_left_handed(ct), pet))),

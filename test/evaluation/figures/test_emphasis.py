@@ -36,7 +36,7 @@ def network() -> H2ASeg:
 
 
 @pytest.fixture
-def study(tmp_path) -> Path:
+def study(tmp_path, unchecked) -> Path:
     """Two windows along x; tumour in the second alone."""
     folder = tmp_path / "cases" / "synthetic_a"
     folder.mkdir(parents=True)

@@ -357,6 +357,7 @@ def test_commands_take_their_options(bundle, inputs, monkeypatch, capsys):
         main(parser.parse_args([str(bundle), "--input", str(inputs), "--tolerance", "2"]))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_product_itself_hands_over_and_verifies(inputs, checkpoint, tmp_path, capsys):
     out = tmp_path / "bundle"
     assert (
