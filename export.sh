@@ -59,7 +59,7 @@ hand_over() { # hand_over INPUT OUT_FOLDER
         echo "No Docker engine answers, so the bundle will not name the image."
     fi
     cd "$ROOT"
-    "$PYTHON" -m evaluation handover --input "$input" --out "$out" ${image[@]+"${image[@]}"}
+    "$PYTHON" -m evaluation handover --cases "$input" --out "$out" ${image[@]+"${image[@]}"}
     echo "To repeat and check it: python -m evaluation verify $out --input $inputs"
 }
 

@@ -6,16 +6,10 @@ its arrays are z, y, x.
 
 from __future__ import annotations
 
-import gzip
-import io
 import itertools
 import math
-import os
 import shutil
-import sys
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,28 +17,31 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.checks.contract import NO_FINDINGS, Checks, Findings
+from algorithm.checks.geometry import check_grid
+from algorithm.checks.hu import check_hu
+from algorithm.checks.pair import check_pair
+from algorithm.checks.suv import check_suv
 from algorithm.errors import (
     GeometryError,
     InvalidImageError,
     MissingInputError,
     OutputError,
+    ResourceError,
     UnreadableImageError,
     UserError,
 )
 from algorithm.files import written_whole
+from algorithm.formats.stored import AbsentError, FormatError, shown, size_text
+from algorithm.formats.volume import decode, header_of, stderr_captured, stored_in
 
 AIR_HU = -1024.0
 """CT number outside the CT's field of view, as in AutoPET's resampled CTs."""
 
 MASK_SUFFIXES = (".mha", ".nii.gz")
 
-_HIGHEST_SUV = 5000.0  # tumours of AutoPET reach 393, urine some hundreds; Bq/ml are in the tens of thousands
-_LOWEST_SUV = -50.0  # reconstruction filters undershoot by a few; a CT goes down to -1024 HU
-_HIGHEST_UPTAKE_LIKE_CT = 100.0  # a CT that stays within [0, 100] HU shows neither air, fat nor bone
 _GEOMETRY_TOLERANCE_MM = 0.01  # float32 headers round by less; a voxel is a hundred times larger
 _DIRECTION_TOLERANCE = 1e-4
-
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,8 @@ class PetCt:
         The files they came from.
     ct_resampled : bool
         The CT had another grid and was interpolated onto the PET's.
+    findings : Findings
+        What the checks of the input contract corrected and noted.
     """
 
     ct: sitk.Image
@@ -68,29 +67,61 @@ class PetCt:
     ct_path: Path
     pet_path: Path
     ct_resampled: bool
+    findings: Findings = NO_FINDINGS
 
 
-def read_pet_ct(ct_path: Path, pet_path: Path) -> PetCt:
+def read_pet_ct(ct_path: Path, pet_path: Path, checks: Checks | None = None) -> PetCt:
     """Read a CT (HU) and a PET (SUV), check both, and bring the CT onto the PET's grid.
 
-    A CT on another grid is interpolated linearly, with air outside its field of view.
+    Parameters
+    ----------
+    ct_path, pet_path : Path
+    checks : Checks, optional
+        Which checks of the input contract are done; all by default.
 
     Raises
     ------
-    MissingInputError, UnreadableImageError, InvalidImageError
-        As :func:`read_image`; and if the values cannot be SUV or HU.
-    GeometryError
-        The CT has nothing to show where the PET lies.
+    MissingInputError, UnreadableImageError, InvalidImageError, GeometryError
+        As :func:`read_image` and :func:`pair_up`.
     """
     pet = read_image(pet_path, "PET")
-    _check_suv(pet, pet_path)
-    ct = read_image(ct_path, "CT")
-    _check_hu(ct, ct_path)
+    return pair_up(read_image(ct_path, "CT"), pet, ct_path, pet_path, checks)
+
+
+def pair_up(ct: sitk.Image, pet: sitk.Image, ct_path: Path, pet_path: Path, checks: Checks | None = None) -> PetCt:
+    """Check a CT and a PET, wherever they came from, and bring the CT onto the PET's grid.
+
+    A CT on another grid is interpolated linearly, with air outside its field of view.
+
+    Parameters
+    ----------
+    ct, pet : SimpleITK.Image
+        float32; HU and SUV.
+    ct_path, pet_path : Path
+        What they are called in messages.
+    checks : Checks, optional
+        Which checks of the input contract are done; all by default.
+
+    Raises
+    ------
+    InvalidImageError
+        A grid or values are not what the input contract (:mod:`algorithm.checks.contract`) asks for.
+    GeometryError
+        CT and PET do not show the same body at the same place.
+    """
+    checks = checks or Checks()
+    findings = [checks.findings]
+    for image, what, path in ((pet, "PET", pet_path), (ct, "CT", ct_path)):
+        findings.append(check_grid(image, what, path, checks))
+    findings.append(check_suv(pet, pet_path, checks))
+    ct, found = check_hu(ct, ct_path, checks)
+    findings.append(found)
     resampled = not same_geometry(ct, pet)
     if resampled:
         ct = _onto_grid(ct, pet, ct_path, pet_path)
     ct.CopyInformation(pet)
-    return PetCt(ct=ct, pet=pet, ct_path=ct_path, pet_path=pet_path, ct_resampled=resampled)
+    findings.append(check_pair(ct, pet, ct_path, pet_path, checks))
+    return PetCt(ct, pet, ct_path, pet_path, resampled, Findings.of(findings))
 
 
 def read_image(path: Path, what: str) -> sitk.Image:
@@ -99,7 +130,7 @@ def read_image(path: Path, what: str) -> sitk.Image:
     Parameters
     ----------
     path : Path
-        .mha, .mhd, .nii, .nii.gz, .nrrd, or whatever else SimpleITK reads as a volume.
+        .mha, .mhd, .nii, .nii.gz, .hdr with .img, .nrrd or .nhdr.
     what : str
         What the image is called in messages: "CT", "PET", "mask".
 
@@ -113,20 +144,11 @@ def read_image(path: Path, what: str) -> sitk.Image:
     MissingInputError
         There is no such file.
     UnreadableImageError
-        It cannot be decoded, or is damaged or cut off.
+        It is no regular file, cannot be decoded, or is damaged, or its header is wrong about the data's length.
     InvalidImageError
         It is not 3-D, has several components per voxel, or holds values that are not finite.
     """
-    image = _squeezed(_decode(path, what))
-    if image.GetDimension() != 3:
-        raise InvalidImageError(
-            f"the {what} must be 3-D, got {_size_text(image)} pixels in {path}; give one volume per file"
-        )
-    components = image.GetNumberOfComponentsPerPixel()
-    if components != 1:
-        raise InvalidImageError(
-            f"the {what} must have one value per voxel, got {components} in {path}; give a grey-value image"
-        )
+    image = _decode(path, what)
     if image.GetPixelID() != sitk.sitkFloat32:
         image = sitk.Cast(image, sitk.sitkFloat32)
     lowest, highest = _value_range(image)
@@ -146,14 +168,12 @@ def read_header(path: Path) -> sitk.ImageFileReader | None:
         It answers ``GetSize``, ``GetSpacing``, ``GetOrigin`` and ``GetDirection``. None: the file cannot be read
         or is no volume; :func:`read_image` says why.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        with _stderr_captured([]):
-            reader.ReadImageInformation()
-    except RuntimeError:
+        stored = stored_in(path)
+        header = header_of(path, stored)
+    except (FormatError, OSError):
         return None
-    return reader if reader.GetDimension() == 3 else None
+    return header if header.GetDimension() == 3 and min(stored.size) > 0 else None
 
 
 def is_mask_like(path: Path, grid: sitk.ImageFileReader | None) -> bool:
@@ -239,7 +259,7 @@ def write_mask(
     image.CopyInformation(like)
     with written_whole(path, instead_of=instead_of) as temporary:
         try:
-            with _stderr_captured([]):
+            with stderr_captured([]):
                 sitk.WriteImage(image, str(temporary), useCompression=True)
             stored = sitk.GetArrayFromImage(read_mask(temporary))
         except (RuntimeError, UserError):
@@ -254,10 +274,19 @@ def write_mask(
 
 def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
     """Raise OutputError if a mask cannot have this name: another suffix, or one of the files to ``protect``."""
+    if shown(path.name) != path.name:
+        raise OutputError(f"a mask's name must be short, valid UTF-8, got {shown(path.name)}; choose another")
     if not path.name.endswith(MASK_SUFFIXES):
         raise OutputError(f"a mask is written as {' or '.join(MASK_SUFFIXES)}, got {path.name}; change its suffix")
-    if path.exists() and any(other.exists() and path.samefile(other) for other in protect):
+    if any(_same_file(path, other) for other in protect):
         raise OutputError(f"the mask would overwrite its own input {path}; choose another folder or name")
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):  # one is not there, or no file has such a name
+        return False
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:
@@ -277,106 +306,43 @@ def geometry_text(image: sitk.Image | sitk.ImageFileReader) -> str:
 
     spacing = "x".join(f"{step:.2f}" for step in image.GetSpacing())
     return (
-        f"{_size_text(image)} voxels of {spacing} mm at origin ({numbers(image.GetOrigin(), 2)}), "
+        f"{size_text(image.GetSize())} voxels of {spacing} mm at origin ({numbers(image.GetOrigin(), 2)}), "
         f"direction ({numbers(image.GetDirection(), 4)})"
     )
 
 
 def _decode(path: Path, what: str) -> sitk.Image:
     """Read an image file, or say why it cannot be read; the pixel type stays as it is stored."""
-    if not path.is_file():
-        raise MissingInputError(f"there is no {what} image at {path}; check the path")
-    complaints: list[str] = []
-    damage = ""
     try:
-        with path.open("rb") as stream:
-            if not stream.read(1):
-                raise EOFError("it is empty (0 bytes)")
-        with _stderr_captured(complaints):
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-            _check_streams(path, reader)
-            image = reader.Execute()
-        if any("ncompress failed" in line for line in complaints):
-            damage = "its compressed data are damaged"
+        stored = stored_in(path)
+        size = size_text(stored.size)
+        if len(stored.size) != 3 and (len(stored.size) != 4 or stored.size[3] != 1):
+            raise InvalidImageError(
+                f"the {what} must be 3-D, got {size} pixels in {shown(path)}; give one volume per file"
+            )
+        if stored.components != 1:
+            raise InvalidImageError(
+                f"the {what} must have one value per voxel, got {stored.components} in {shown(path)}; "
+                "give a grey-value image"
+            )
+        return decode(path, stored)
+    except AbsentError as error:
+        raise MissingInputError(
+            f"there is no {what} image at {shown(path)}{error.reason and ': '}{error.reason}; {error.advice}"
+        ) from error
+    except FormatError as error:
+        raise UnreadableImageError(
+            f"cannot read the {what} {shown(path)}: {error.reason}; {error.advice}"
+        ) from error
     except OSError as error:
-        damage = error.strerror or str(error)
-    except (EOFError, zlib.error) as error:
-        damage = str(error)
-    except RuntimeError as error:
-        damage = " ".join(complaints) or _itk_reason(error)
-    if damage:
-        raise UnreadableImageError(f"cannot read the {what} {path}: {damage}; copy or export it again")
-    return image
-
-
-def _check_streams(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Raise EOFError, OSError or zlib.error for damage that ITK passes over in silence.
-
-    ITK leaves what is missing of a NIfTI file as it finds the memory, and ignores gzip's checksum in both NIfTI
-    and NRRD. It does notice MetaImages that are too short or do not decompress.
-    """
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        expected = int(float(reader.GetMetaData("vox_offset")))
-        expected += math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix")) // 8
-        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as stream:
-            found = _length(stream)
-        if found < expected:
-            raise EOFError(f"it is cut off after {found} of {expected} bytes")
-    elif name.endswith(".nrrd"):
-        with path.open("rb") as stream:
-            header = list(iter(lambda: stream.readline().strip().lower(), b""))
-            if any(line.startswith(b"encoding:") and line.endswith((b"gzip", b"gz")) for line in header):
-                with gzip.GzipFile(fileobj=stream) as data:
-                    _length(data)
-
-
-def _length(stream: io.BufferedIOBase) -> int:
-    return sum(len(block) for block in iter(lambda: stream.read(2**20), b""))
-
-
-@contextmanager
-def _stderr_captured(lines: list[str]) -> Iterator[None]:
-    """Collect what ITK's C libraries write to file descriptor 2 instead of letting it reach stderr.
-
-    MetaIO reports damaged data there, and there only. A pipe, because a container may have no writable folder for
-    a temporary file; it does not block: what exceeds its buffer (64 KiB on Linux) is dropped.
-    """
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    os.dup2(write_end, 2)
-    os.close(write_end)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        with os.fdopen(read_end, encoding="utf-8", errors="replace") as caught:
-            lines.extend(" ".join(line.split()) for line in caught if line.strip())
-
-
-def _itk_reason(error: RuntimeError) -> str:
-    """Return the last line of ITK's message, which holds its reason."""
-    reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
-    if "Unable to determine ImageIO" in reason:
-        return "it is not in an image format that SimpleITK knows"
-    return reason.removeprefix("Reason: ")
-
-
-def _squeezed(image: sitk.Image) -> sitk.Image:
-    """Drop a fourth dimension of length 1."""
-    size = list(image.GetSize())
-    if len(size) != 4 or size[3] != 1:
-        return image
-    return sitk.Extract(image, [*size[:3], 0], [0, 0, 0, 0], sitk.ExtractImageFilter.DIRECTIONCOLLAPSETOSUBMATRIX)
-
-
-def _size_text(image: sitk.Image | sitk.ImageFileReader) -> str:
-    return "x".join(str(side) for side in image.GetSize())
+        raise UnreadableImageError(
+            f"cannot read the {what} {shown(path)}: {error.strerror or error}; make it readable or give another"
+        ) from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"there is not enough memory for the {what} {shown(path)} of {size} voxels; "
+            "give more memory or crop the image"
+        ) from error
 
 
 def _value_range(image: sitk.Image) -> tuple[float, float]:
@@ -385,35 +351,12 @@ def _value_range(image: sitk.Image) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _check_suv(pet: sitk.Image, path: Path) -> None:
-    lowest, highest = _value_range(pet)
-    if lowest < _LOWEST_SUV:
-        raise InvalidImageError(
-            f"the PET must be in SUV, got a minimum of {lowest:g} in {path}, which looks like a CT; "
-            "check that CT and PET are not swapped"
-        )
-    if highest > _HIGHEST_SUV:
-        raise InvalidImageError(
-            f"the PET must be in SUV, got a maximum of {highest:g} in {path}, which looks like Bq/ml; "
-            "divide by the injected dose (decay-corrected) per body weight"
-        )
-
-
-def _check_hu(ct: sitk.Image, path: Path) -> None:
-    lowest, highest = _value_range(ct)
-    if lowest >= 0 and 0 < highest <= _HIGHEST_UPTAKE_LIKE_CT:
-        raise InvalidImageError(
-            f"the CT must be in HU, got values from {lowest:g} to {highest:g} in {path}, which look like a PET; "
-            "give the CT of the same study"
-        )
-
-
 def _onto_grid(ct: sitk.Image, pet: sitk.Image, ct_path: Path, pet_path: Path) -> sitk.Image:
     """Interpolate a CT linearly onto the PET's grid, air outside it."""
     resampled = sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, AIR_HU, sitk.sitkFloat32)
     if _value_range(resampled)[1] <= AIR_HU:
         raise GeometryError(
-            f"CT and PET do not overlap in space: the CT {ct_path} has {geometry_text(ct)}, "
-            f"the PET {pet_path} has {geometry_text(pet)}; give two images of one study"
+            f"CT and PET do not overlap in space: the CT {shown(ct_path)} has {geometry_text(ct)}, "
+            f"the PET {shown(pet_path)} has {geometry_text(pet)}; give two images of one study"
         )
     return resampled

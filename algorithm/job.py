@@ -16,19 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from algorithm.callcache import CallCache, Seen, geometry_of, key_of
+from algorithm.checks.contract import Checks
 from algorithm.description import check_ensemble
 from algorithm.guidance import Guided, guide
-from algorithm.images import PetCt, read_pet_ct
+from algorithm.images import PetCt
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
-from algorithm.limits import Coarsening, check_memory, seconds_after_prediction
-from algorithm.postprocessing import Lesion, measure_lesions
+from algorithm.lesions import Burden, MeasuredLesion, measure_burden
+from algorithm.limits import Coarsening, check_memory, check_size, seconds_after_prediction
 from algorithm.preprocessing import Prepared, prepare, restore
-from algorithm.report import RunReport, Stopwatch, report_of
+from algorithm.reading import DicomChoice, DicomSource, ReadCase, read_case
+from algorithm.report import RunReport, SeriesUsed, Stopwatch, report_of
 from algorithm.scribbles import Scribbles
 from algorithm.segmentation import mask_on, prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, build_network
@@ -51,12 +53,15 @@ class InferenceSettings:
         From the moment that :meth:`Segmenter.segment` is given.
     whole_volume : bool
         Let windows cover the air around the patient too.
+    no_checks : tuple of str
+        Checks of the input contract (:data:`algorithm.checks.contract.CONTRACT`) that are not done.
     """
 
     flips: int | None = None
     overlap: float | None = None
     time_limit_s: float | None = None
     whole_volume: bool = False
+    no_checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,27 @@ class Result:
     ----------
     mask : uint8 array, z, y, x
         0 and 1 on the PET's grid.
-    pair : PetCt
-    lesions : tuple of Lesion
-        Largest first.
+    case : ReadCase
+        What was segmented.
+    burden : Burden
+        The mask's lesions, numbered and measured.
     report : RunReport
     """
 
     mask: NDArray[np.uint8]
-    pair: PetCt
-    lesions: tuple[Lesion, ...]
+    case: ReadCase
+    burden: Burden
     report: RunReport
+
+    @property
+    def pair(self) -> PetCt:
+        """CT and PET on the PET's grid."""
+        return self.case.pair
+
+    @property
+    def lesions(self) -> tuple[MeasuredLesion, ...]:
+        """The lesions, largest first."""
+        return self.burden.lesions
 
 
 class Segmenter:
@@ -131,13 +147,15 @@ class Segmenter:
         progress: Progress | None = None,
         scribbles: Scribbles | None = None,
         cache: CallCache | None = None,
+        choice: DicomChoice | None = None,
+        keep_ct: bool = False,
     ) -> Result:
         """Segment the tumours of one PET/CT pair.
 
         Parameters
         ----------
         ct, pet : Path
-            HU and SUV; a CT on another grid is resampled onto the PET's.
+            HU and SUV, or folders of DICOM files; a CT on another grid is resampled onto the PET's.
         settings : InferenceSettings, optional
         edition : str, optional
             For the report.
@@ -148,6 +166,8 @@ class Segmenter:
             By which the network's mask is corrected.
         cache : CallCache, optional
             Keeps what the network saw for the next call with the same case.
+        choice, keep_ct
+            As :func:`algorithm.reading.read_case` takes them.
 
         Raises
         ------
@@ -160,8 +180,13 @@ class Segmenter:
         forget_peak_memory(self.device)
         check_memory(ct, pet, self.descriptions)
         with watch.stage("read"):
-            pair = read_pet_ct(ct, pet)
-        notes = _notes_on(pair)
+            case = read_case(
+                ct, pet, choice, keep_ct=keep_ct, checks=Checks.but(settings.no_checks), say=progress.say
+            )
+        pair = case.pair
+        if case.dicom is not None:
+            check_size(case.own_ct, pair.pet, self.descriptions)
+        notes = _notes_on(case)
         seen = self.look(pair, settings, started=started, watch=watch, progress=progress, cache=cache)
         with watch.stage("postprocess"):
             mask = mask_on(seen.prediction.probability, seen.grid, pair.pet, self.descriptions[0])
@@ -171,9 +196,19 @@ class Segmenter:
                 guided = guide_case(mask, seen, pair, scribbles)
             mask, notes = guided.mask, [*notes, *guided.notes]
         with watch.stage("postprocess"):
-            lesions = measure_lesions(mask, pair.pet)
-        report = report_of(pair, self.descriptions, seen.prediction, lesions, watch, edition=edition, notes=notes)
-        return Result(mask, pair, lesions, report)
+            burden = measure_burden(mask, pair.pet)
+        report = report_of(
+            pair,
+            self.descriptions,
+            seen.prediction,
+            burden,
+            watch,
+            edition=edition,
+            notes=notes,
+            series=_series_of(case.dicom),
+            suv=case.dicom.reckoning.as_dict() if case.dicom and case.dicom.reckoning else None,
+        )
+        return Result(mask, case, burden, report)
 
     def look(
         self,
@@ -205,7 +240,8 @@ class Segmenter:
 
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it."""
-        how = (settings.flips, settings.overlap, settings.whole_volume, str(self.predictor.execution))
+        execution = str(self.predictor.execution)
+        how = (settings.flips, settings.overlap, settings.whole_volume, settings.no_checks, execution)
         return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(
@@ -249,9 +285,22 @@ def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scri
     )
 
 
-def _notes_on(pair: PetCt) -> list[str]:
-    notes = ["the CT was resampled onto the PET's grid"] if pair.ct_resampled else []
-    if float(sitk.GetArrayViewFromImage(pair.pet).max()) <= 0:
-        notes.append("the PET shows no uptake anywhere; check the file")
-        _log.warning(notes[-1])
-    return notes
+def _notes_on(case: ReadCase) -> list[str]:
+    """Return what the report says of the images; what was found in them is said aloud too."""
+    for note in case.pair.findings.notes:
+        _log.warning(note)
+    notes = list(case.dicom.notes) if case.dicom else []
+    if case.pair.ct_resampled:
+        notes.append("the CT was resampled onto the PET's grid")
+    return [*notes, *case.pair.findings.notes]
+
+
+def _series_of(dicom: DicomSource | None) -> dict[str, SeriesUsed] | None:
+    if dicom is None:
+        return None
+    taken = {"pet": dicom.pet_series, "ct": dicom.ct_series}
+    return {
+        name: SeriesUsed(series.uid, series.number, series.description, len(series.slices))
+        for name, series in taken.items()
+        if series is not None
+    }

@@ -21,7 +21,7 @@ from algorithm.files import written_whole
 from algorithm.images import PetCt
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
-from algorithm.postprocessing import Lesion
+from algorithm.lesions import Burden, MeasuredLesion, Totals
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class WeightsUsed:
 
     name: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class SeriesUsed:
+    """A DICOM series by SeriesInstanceUID, SeriesNumber and SeriesDescription, and how many slices it has."""
+
+    uid: str
+    number: str
+    description: str
+    slices: int
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,20 @@ class RunReport:
     peak_host_memory_mib : float
     peak_device_memory_mib : float or None
         None without an accelerator.
-    lesions : tuple of Lesion
+    lesions : tuple of MeasuredLesion
         Largest first.
+    totals : Totals
+        The patient's tumour burden.
     total_volume_ml : float
     notes : tuple of str
         Whatever was done differently than asked, one sentence each.
+    ct_cover : float or None
+        Share of the PET's body that the CT shows; None where nobody looked.
+    series : dict or None
+        The DICOM series that were taken, by "pet" and "ct"; None without DICOM.
+    suv : dict or None
+        How the SUVs were reckoned, the attributes of :class:`algorithm.dicom.reckoning.Reckoning`; None where the
+        PET came in SUV.
     """
 
     software_version: str
@@ -100,9 +119,13 @@ class RunReport:
     seconds: dict[str, float]
     peak_host_memory_mib: float
     peak_device_memory_mib: float | None
-    lesions: tuple[Lesion, ...]
+    lesions: tuple[MeasuredLesion, ...]
+    totals: Totals
     total_volume_ml: float
     notes: tuple[str, ...] = ()
+    ct_cover: float | None = None
+    series: dict[str, SeriesUsed] | None = None
+    suv: dict[str, object] | None = None
 
 
 @dataclass
@@ -123,11 +146,13 @@ def report_of(
     pair: PetCt,
     descriptions: Sequence[Description],
     prediction: Prediction,
-    lesions: tuple[Lesion, ...],
+    burden: Burden,
     watch: Stopwatch,
     *,
     edition: str | None,
     notes: Sequence[str],
+    series: dict[str, SeriesUsed] | None = None,
+    suv: dict[str, object] | None = None,
 ) -> RunReport:
     """Return the report of a case that has just been segmented."""
     device = prediction.execution.device
@@ -148,9 +173,13 @@ def report_of(
         seconds={name: round(seconds, 3) for name, seconds in watch.seconds.items()},
         peak_host_memory_mib=round(peak_host_memory_mib(), 1),
         peak_device_memory_mib=peak_memory_mib(device),
-        lesions=lesions,
-        total_volume_ml=sum(lesion.volume_ml for lesion in lesions),
+        lesions=burden.lesions,
+        totals=burden.totals,
+        total_volume_ml=burden.totals.mtv_ml,
         notes=tuple(notes),
+        ct_cover=pair.findings.ct_cover,
+        series=series,
+        suv=suv,
     )
 
 

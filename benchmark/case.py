@@ -76,7 +76,8 @@ def _size(path: Path) -> tuple[int, ...]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return reader.GetSize()
+    size: tuple[int, ...] = reader.GetSize()
+    return size
 
 
 def _stretched(image: sitk.Image, size: Sequence[int], spacing: Sequence[float], outside: float) -> sitk.Image:

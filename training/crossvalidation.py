@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from training.datasets import Case
+from algorithm.cases import Case
 from training.fold_scores import Row, score_fold
 from training.options import CrossValidationOptions, parsed_as
 from training.preparation import PreparedData, stored_folds

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import algorithm
 import evaluation
+from algorithm.cases import Case, Study, read_study
 from algorithm.description import read_description
 from algorithm.images import write_mask
 from algorithm.inference.precision import Precision
@@ -29,7 +30,6 @@ from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from evaluation.scoring.score import write_text
 from training.baselines import BASELINES, Threshold
-from training.datasets import Case, Study, read_study
 from training.parallel import Processes
 
 log = logging.getLogger(__name__)

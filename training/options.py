@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from algorithm.cases import Layout
 from algorithm.errors import UsageError
 from algorithm.inference.memory import host_limit_bytes
 from algorithm.network.architecture import Architecture
 from training.command_line import REQUIRED, Options, add_options, option, options_from
-from training.datasets import Layout
 from training.recipe import LEARNING_RATES, Recipe
 
 _WORKER_BYTES = 3 * 10**9
 
 _NORMALISATION = "clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD. By default measured in the tumours."
-_CASES = "Folder of cases: AutoPET, nnU-Net raw or HECKTOR."
+_CASES = (
+    "Cases with truth: a folder (AutoPET, nnU-Net raw, HECKTOR) or a CSV with the columns case, ct, pet and truth."
+)
 _LAYOUT = "Layout of the folders. By default it is recognised."
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from algorithm.cases import DataSet, Skipped, find_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.network.architecture import Architecture
 from training.cache import Cache, CachedCase, Spacing, build_cache, tumour_statistics
-from training.datasets import DataSet, Skipped, find_cases
 from training.options import DataOptions
 from training.parallel import Processes
 from training.sampling import Source

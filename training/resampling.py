@@ -11,10 +11,10 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from algorithm.cases import find_cases, read_study
 from algorithm.errors import MissingInputError, UserError
 from algorithm.preprocessing import restore
 from training.cache import Spacing, resample_contours
-from training.datasets import find_cases, read_study
 from training.options import ResamplingOptions, parsed_as
 
 log = logging.getLogger(__name__)

@@ -7,13 +7,14 @@ import dataclasses
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from algorithm.cases import Case
 from evaluation.scoring.metrics import Scores
 from evaluation.scoring.score import csv_text, write_text
 from evaluation.scoring.score import summarise as summarise_values
-from training.datasets import Case
 from training.fold_scores import Row, file_name
 
 REPORTED = {"dice": "Dice", "hd95_mm": "HD95 mm", "fpv_ml": "FPV ml", "fnv_ml": "FNV ml"}
@@ -49,7 +50,14 @@ def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
     path : Path
         CSV file.
     """
-    rows = [(file_name(case.name), case.seg.relative_to(data).as_posix()) for case in cases]
+    rows = [
+        (
+            file_name(case.name),
+            Path(os.path.relpath(case.truth, data)).as_posix(),
+        )
+        for case in cases
+        if case.truth is not None
+    ]
     write_text(path, csv_text([("case", "truth"), *sorted(rows)]))
 
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from algorithm.cases import named_synthetic
 from algorithm.description import Description
 from algorithm.errors import UsageError
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint, save_checkpoint
-from evaluation.cases import named_synthetic
 from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
 from training.device import autocast_dtype

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from algorithm.cases import find_cases
 from algorithm.description import Description, Normalisation
 from algorithm.network.architecture import Architecture
 from test.support.training_runs import (
@@ -16,7 +17,6 @@ from test.support.training_runs import (
 from test.support.trees import SPACING, write_tree
 from training.__main__ import main
 from training.cache import build_cache
-from training.datasets import find_cases
 
 
 @pytest.fixture(autouse=True)

@@ -37,13 +37,13 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
         "network, 8 flips",
     ]
     assert sorted((row["case"], row["method"]) for row in rows) == sorted(
-        (f"{name}/study", method) for name in "abcde" for method in methods
+        (f"{name}_study", method) for name in "abcde" for method in methods
     )
     for row in rows:
         split = read_split(tmp_path / f"fold_{row['fold']}" / "split.json")
         assert row["patient"] in split.test
         assert row["patient"] not in split.train
-    by_method = {row["method"]: row for row in rows if row["case"] == "a/study"}
+    by_method = {row["method"]: row for row in rows if row["case"] == "a_study"}
     assert float(by_method["SUV >= 4"]["dice"]) > 0.95  # the ball has SUV 7, the rest of the body 1
     assert float(by_method["SUV >= 4"]["dice"]) <= float(by_method["best threshold (knows the truth)"]["dice"])
     for fold in range(2):
@@ -120,7 +120,7 @@ def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys
     assert [(row["case"], row["method"]) for row in rows] == [(row["case"], row["method"]) for row in expected]
     for row, other in zip(rows, expected, strict=True):
         assert float(row["dice"]) == pytest.approx(float(other["dice"]), abs=1e-2, nan_ok=True)
-    assert all(f"  {name}/study: Dice" in together for name in "abcde")
+    assert all(f"  {name}_study: Dice" in together for name in "abcde")
 
 
 def test_the_best_threshold_is_the_best():

@@ -45,7 +45,7 @@ def test_fit_learns_and_exports_a_checkpoint_that_loads(tree, cache_folder, tmp_
     assert len(epochs) == 4
     assert losses[-1] < 0.8 * losses[0]
     assert [line.count("validation of 1: Dice") for line in epochs] == [0, 1, 0, 1]
-    assert "  tumour-free c/study: trains background only" in lines
+    assert "  tumour-free c_study: trains background only" in lines
     checkpoint = load_checkpoint(tmp_path / "run" / "last.json")
     assert checkpoint.description.patch == PATCH
     assert checkpoint.description.ct.kind == "z-score-stored"
@@ -89,9 +89,9 @@ def test_damaged_cases_are_listed_and_the_rest_is_trained_on(tmp_path, capsys):
 
     lines = [line for line in printed.out.splitlines() if line and "preprocessing" not in line]
     assert lines[0] == f"{root} (autopet): 2 cases of 2 patients, 1 tumour-free, 2 skipped"
-    assert lines[1] == "  skipped a/study: no SEG.nii.gz"
-    assert lines[2].startswith("  skipped b/study: the PET must be in SUV")
-    assert lines[3] == "  tumour-free d/study: trains background only"
+    assert lines[1] == "  skipped a_study: no SEG.nii.gz"
+    assert lines[2].startswith("  skipped b_study: the PET must be in SUV")
+    assert lines[3] == "  tumour-free d_study: trains background only"
     assert any(line.startswith("epoch 1/1  step 1/1  loss ") for line in lines)
     assert printed.err == ""
 

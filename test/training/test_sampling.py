@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from algorithm.cases import find_cases
 from test.support.training_runs import (
     PATCH,
     STILL,
@@ -15,7 +16,6 @@ from test.support.training_runs import (
 from test.support.trees import SPACING, write_tree
 from training.augmentation import DropModalityd
 from training.cache import build_cache
-from training.datasets import find_cases
 from training.recipe import Augmentation
 from training.sampling import CropSampler, Source, cut, prefetch
 

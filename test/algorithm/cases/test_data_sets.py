@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm.cases import find_cases, read_study
 from algorithm.errors import MissingInputError, UsageError, UserError
 from test.support.trees import alter, write_tree
-from training.datasets import find_cases, read_study
 
 LIMB = ("STS_002", "STS_008", "STS_019")
 
@@ -129,8 +129,8 @@ def test_an_incomplete_study_is_named_with_what_is_missing(tmp_path):
 
     found = find_cases(tmp_path)
 
-    assert [case.name for case in found.cases] == ["a/study"]
-    assert [(each.name, each.reason) for each in found.skipped] == [("b/study", "no SUV.nii.gz, no SEG.nii.gz")]
+    assert [case.name for case in found.cases] == ["a_study"]
+    assert [(each.name, each.reason) for each in found.skipped] == [("b_study", "no SUV.nii.gz, no SEG.nii.gz")]
 
 
 def test_a_study_with_other_names_is_named_too(tmp_path):
@@ -140,14 +140,14 @@ def test_a_study_with_other_names_is_named_too(tmp_path):
 
     (skipped,) = find_cases(tmp_path).skipped
 
-    assert (skipped.name, skipped.reason) == ("b/study", "no CTres.nii.gz, no SUV.nii.gz, no SEG.nii.gz")
+    assert (skipped.name, skipped.reason) == ("b_study", "no CTres.nii.gz, no SUV.nii.gz, no SEG.nii.gz")
 
 
 def test_labels_without_images_are_named(tmp_path):
     (case,) = find_cases(write_tree(tmp_path / "autopet", "a")).cases
-    for image, target in ((case.ct, "imagesTr/x_0000"), (case.pet, "imagesTr/x_0001"), (case.seg, "labelsTr/x")):
+    for image, target in ((case.ct, "imagesTr/x_0000"), (case.pet, "imagesTr/x_0001"), (case.truth, "labelsTr/x")):
         copy(image, tmp_path / "raw" / f"{target}.nii.gz")
-    copy(case.seg, tmp_path / "raw/labelsTr/y.nii.gz")
+    copy(case.truth, tmp_path / "raw/labelsTr/y.nii.gz")
 
     found = find_cases(tmp_path / "raw")
 
@@ -159,14 +159,14 @@ def test_labels_without_images_are_named(tmp_path):
 
 def test_every_label_is_tumour(tmp_path):
     (case,) = find_cases(write_tree(tmp_path, "a")).cases
-    alter(case.seg, lambda values: values * 2)
+    alter(case.truth, lambda values: values * 2)
 
     assert set(np.unique(sitk.GetArrayViewFromImage(read_study(case).seg))) == {0, 1}
 
 
 def test_contours_that_are_fractions_are_refused(tmp_path):
     (case,) = find_cases(write_tree(tmp_path, "a")).cases
-    alter(case.seg, lambda values: values.astype(np.float32) * 0.5)
+    alter(case.truth, lambda values: values.astype(np.float32) * 0.5)
 
     with pytest.raises(UserError, match="holds fractions, expected whole-numbered labels"):
         read_study(case)

@@ -1,0 +1,138 @@
+"""From an image file to SimpleITK's image: the geometry as ITK reads it, voxels as the length bears out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from algorithm.formats.metaimage import read_metaimage
+from algorithm.formats.nifti import read_nifti
+from algorithm.formats.nrrd import read_nrrd
+from algorithm.formats.stored import FormatError, Stored, check_length, check_regular, shown, size_text
+from algorithm.formats.values import read_values
+
+_READERS: dict[str, Callable[[Path], Stored]] = {
+    ".mha": read_metaimage,
+    ".mhd": read_metaimage,
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+    ".hdr": read_nifti,
+    ".img": read_nifti,
+    ".nrrd": read_nrrd,
+    ".nhdr": read_nrrd,
+}
+
+SUFFIXES = tuple(_READERS)
+"""Of the files that are read, in small letters; capitals are read too."""
+
+_POINTER = b"version https://git-lfs"
+_FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
+
+
+def stored_in(path: Path) -> Stored:
+    """Tell how a file says that it stores its voxels, which :func:`decode` believes only after looking.
+
+    Raises
+    ------
+    FormatError
+        It is no regular file, of no format that is read, or its header makes no sense.
+    """
+    check_regular(path)
+    name = path.name.lower()
+    suffix = next((each for each in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(each)), None)
+    if suffix is None:
+        raise FormatError(*_unknown(path))
+    with path.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise FormatError("it is a Git-LFS pointer, not an image", "run `git lfs pull`")
+    return _READERS[suffix](path)
+
+
+def header_of(path: Path, stored: Stored) -> sitk.ImageFileReader:
+    """Let ITK read the header; raises FormatError where it cannot, or reads another size than we do."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(stored.image_io)
+    try:
+        with stderr_captured([]):
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise FormatError(f"its header cannot be read ({itk_reason(error)})") from error
+    size = reader.GetSize()
+    while len(size) > len(stored.size) and size[-1] == 1:
+        size = size[:-1]
+    if tuple(size) != stored.size:
+        raise FormatError(
+            f"its header can be read as {size_text(stored.size)} or as {size_text(tuple(size))} voxels",
+            "export it again",
+        )
+    return reader
+
+
+def decode(path: Path, stored: Stored) -> sitk.Image:
+    """Return a scalar volume in its own pixel type, of three axes; a fourth axis of length 1 is dropped.
+
+    Raises
+    ------
+    FormatError, OSError, MemoryError
+        As :func:`algorithm.formats.values.read_values`; and if the data cannot have the length promised.
+    """
+    check_length(stored)
+    header = header_of(path, stored)
+    image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
+    axes = header.GetDimension()
+    direction = header.GetDirection()
+    image.SetSpacing(header.GetSpacing()[:3])
+    image.SetOrigin(header.GetOrigin()[:3])
+    try:
+        image.SetDirection([direction[row * axes + column] for row in range(3) for column in range(3)])
+    except RuntimeError as error:
+        raise FormatError("the direction of its axes is singular", "correct the header") from error
+    return image
+
+
+@contextmanager
+def stderr_captured(lines: list[str]) -> Iterator[None]:
+    """Collect what ITK's C libraries write to file descriptor 2 instead of letting it reach stderr.
+
+    MetaIO complains there, and there only. A pipe, because a container may have no writable folder for a temporary
+    file; it does not block: what exceeds its buffer (64 KiB on Linux) is dropped.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    stderr = os.dup(2)
+    os.dup2(write_end, 2)
+    os.close(write_end)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with os.fdopen(read_end, encoding="utf-8", errors="replace") as caught:
+            lines.extend(" ".join(line.split()) for line in caught if line.strip())
+
+
+def itk_reason(error: RuntimeError) -> str:
+    """Return ITK's reason on one line: what follows its last "ERROR:" or "Reason:"."""
+    text = " ".join(str(error).split())
+    for mark in ("ITK ERROR:", "sitk::ERROR:", "Reason:"):
+        text = text.rpartition(mark)[2] or text
+    return shown(text.strip())
+
+
+def _unknown(path: Path) -> tuple[str, str]:
+    """Say what is wrong with a file of another format."""
+    with path.open("rb") as stream:
+        is_dicom = stream.read(132)[128:] == b"DICM"
+    if is_dicom:
+        return "it is a single DICOM file", "convert its series to .nii.gz (a PET to SUV) and give that file"
+    return "it is not in an image format that is read", f"give {_FORMATS}"
