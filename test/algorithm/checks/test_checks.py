@@ -200,14 +200,14 @@ def _smaller(image: sitk.Image, factor: float) -> sitk.Image:
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("tracer", ["fdg", "psma"])
-@pytest.mark.parametrize("seed", [0, 2**31 - 1, 2**32 + 7])
+@pytest.mark.parametrize("seed", [0, 2**32 + 7])
 def test_synthetic_whole_bodies_and_their_parts_pass(
     tracer: str, seed: int, real_data: Path, tmp_path: Path
 ) -> None:
     """Synthetic; the whole, the head alone, the thighs alone, the chest alone, and a child of a third the size."""
     from synthesis.__main__ import main
 
-    options = ("--anatomy", real_data / "anatomy", "--out", tmp_path, "--count", 2, "--seed", seed)
+    options = ("--anatomy", real_data / "anatomy", "--out", tmp_path, "--count", 1, "--seed", seed)
     assert main([str(each) for each in (*options, "--tracer", tracer, "--quiet")]) == 0
 
     for folder in sorted(path.parent for path in tmp_path.rglob("SUV.nii.gz")):
