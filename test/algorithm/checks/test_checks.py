@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,22 @@ def test_offsets_of_every_real_patient(real_data: Path) -> None:
             assert findings.notes
             wrong_by = 24 if (folder.parent.name, offset) == ("STS_002", 1000.0) else 0
             np.testing.assert_array_equal(values(corrected) + wrong_by, values(clipped), err_msg=str(folder))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["STS_002", "STS_008"])
+def test_ct_converted_from_dicom_passes(name: str, real_data: Path, tmp_path: Path) -> None:
+    """On its own finer grid, as GDCM stacks the slices."""
+    with tarfile.open(real_data / "dicom" / "sts" / f"{name}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    slices = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / name / "CT" / "image"))
+    ct = tmp_path / "ct.mha"
+    sitk.WriteImage(sitk.ReadImage(slices), str(ct), useCompression=True)
+
+    pair = read_pet_ct(ct, real_data / "sts" / name / "pet-ct" / "SUV.nii.gz")
+
+    assert pair.ct_resampled
+    assert pair.findings.notes == ()
 
 
 def _variants(ct: sitk.Image, pet: sitk.Image) -> Iterator[tuple[str, sitk.Image, sitk.Image]]:
