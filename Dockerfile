@@ -9,13 +9,20 @@ FROM ${BASE_IMAGE}
 RUN groupadd --gid 10001 h2aseg \
     && useradd --uid 10001 --gid h2aseg --create-home --no-log-init h2aseg
 
+# Nothing in it gives another user's rights, and nothing compiles: PyTorch's image has gcc for torch.compile, which is
+# not used here.
+RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && if command -v gcc > /dev/null; then apt-get purge --yes --auto-remove gcc; fi
+
 WORKDIR /opt/h2aseg
 
 # Before the code, so that a change of the code does not install everything again.
+# The lock leaves out torch, which the base image has; the second command fails where that is another release.
 # PIP_BREAK_SYSTEM_PACKAGES: some base images mark their only Python as managed by the distribution.
-COPY requirements.txt .
+COPY requirements.txt requirements.lock ./
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
-    python -m pip install --no-cache-dir --requirement requirements.txt
+    python -m pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock \
+    && PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install --no-cache-dir --no-index --no-deps "$(grep '^torch==' requirements.txt)"
 
 # Owned by the user: a clone made under a strict umask has files that only their owner can read.
 COPY --chown=h2aseg:h2aseg weights weights

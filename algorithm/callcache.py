@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,9 @@ from algorithm.inference.case_run import Prediction
 from algorithm.inference.execution import Execution
 
 log = logging.getLogger(__name__)
+
+# What a file raises that is not whole, or not ours.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _PREFIX, _SUFFIX = "h2aseg-", ".npz"
 _PLAIN = ("windows", "passes", "passes_planned", "seconds_per_pass", "stopped_because", "notes")
@@ -96,7 +101,7 @@ class CallCache:
             if probability.dtype != np.float32 or probability.ndim != 3 or not np.isfinite(probability).all():
                 raise ValueError("no probability")
             plain = {name: about[name] for name in _PLAIN}
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
+        except _DAMAGED as error:
             log.info("what %s keeps of this case is not used: %s", path, error)
             return None
         plain["notes"] = tuple(plain["notes"])

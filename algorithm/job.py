@@ -19,16 +19,17 @@ from algorithm.callcache import CallCache, Seen, geometry_of, key_of
 from algorithm.checks.contract import Checks
 from algorithm.description import check_ensemble
 from algorithm.guidance import Guided, guide
-from algorithm.images import PetCt, read_pet_ct
+from algorithm.images import PetCt
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
-from algorithm.limits import Coarsening, check_memory, seconds_after_prediction
-from algorithm.postprocessing import Lesion, measure_lesions
+from algorithm.lesions import Burden, MeasuredLesion, measure_burden
+from algorithm.limits import Coarsening, check_memory, check_size, seconds_after_prediction
 from algorithm.preprocessing import Prepared, prepare, restore
+from algorithm.reading import DicomChoice, ReadCase, read_case
 from algorithm.report import RunReport, Stopwatch, report_of
 from algorithm.scribbles import Scribbles
 from algorithm.segmentation import mask_on, prepare_case, segment_prepared
@@ -71,16 +72,27 @@ class Result:
     ----------
     mask : uint8 array, z, y, x
         0 and 1 on the PET's grid.
-    pair : PetCt
-    lesions : tuple of Lesion
-        Largest first.
+    case : ReadCase
+        What was segmented.
+    burden : Burden
+        The mask's lesions, numbered and measured.
     report : RunReport
     """
 
     mask: NDArray[np.uint8]
-    pair: PetCt
-    lesions: tuple[Lesion, ...]
+    case: ReadCase
+    burden: Burden
     report: RunReport
+
+    @property
+    def pair(self) -> PetCt:
+        """CT and PET on the PET's grid."""
+        return self.case.pair
+
+    @property
+    def lesions(self) -> tuple[MeasuredLesion, ...]:
+        """The lesions, largest first."""
+        return self.burden.lesions
 
 
 class Segmenter:
@@ -135,13 +147,15 @@ class Segmenter:
         progress: Progress | None = None,
         scribbles: Scribbles | None = None,
         cache: CallCache | None = None,
+        choice: DicomChoice | None = None,
+        keep_ct: bool = False,
     ) -> Result:
         """Segment the tumours of one PET/CT pair.
 
         Parameters
         ----------
         ct, pet : Path
-            HU and SUV; a CT on another grid is resampled onto the PET's.
+            HU and SUV, or folders of DICOM files; a CT on another grid is resampled onto the PET's.
         settings : InferenceSettings, optional
         edition : str, optional
             For the report.
@@ -152,6 +166,8 @@ class Segmenter:
             By which the network's mask is corrected.
         cache : CallCache, optional
             Keeps what the network saw for the next call with the same case.
+        choice, keep_ct
+            As :func:`algorithm.reading.read_case` takes them.
 
         Raises
         ------
@@ -162,10 +178,9 @@ class Segmenter:
         started = time.monotonic() if started is None else started
         watch = Stopwatch()
         forget_peak_memory(self.device)
-        check_memory(ct, pet, self.descriptions)
         with watch.stage("read"):
-            pair = read_pet_ct(ct, pet, Checks.but(settings.no_checks))
-        notes = _notes_on(pair)
+            case = self._read(ct, pet, settings, choice, keep_ct, progress)
+        pair, notes = case.pair, _notes_on(case)
         seen = self.look(pair, settings, started=started, watch=watch, progress=progress, cache=cache)
         with watch.stage("postprocess"):
             mask = mask_on(seen.prediction.probability, seen.grid, pair.pet, self.descriptions[0])
@@ -175,9 +190,26 @@ class Segmenter:
                 guided = guide_case(mask, seen, pair, scribbles)
             mask, notes = guided.mask, [*notes, *guided.notes]
         with watch.stage("postprocess"):
-            lesions = measure_lesions(mask, pair.pet)
-        report = report_of(pair, self.descriptions, seen.prediction, lesions, watch, edition=edition, notes=notes)
-        return Result(mask, pair, lesions, report)
+            burden = measure_burden(mask, pair.pet)
+        report = report_of(case, self.descriptions, seen.prediction, burden, watch, edition=edition, notes=notes)
+        return Result(mask, case, burden, report)
+
+    def _read(
+        self,
+        ct: Path,
+        pet: Path,
+        settings: InferenceSettings,
+        choice: DicomChoice | None,
+        keep_ct: bool,
+        progress: Progress,
+    ) -> ReadCase:
+        """Return the case, read and checked, unless the memory that there is could not hold it."""
+        check_memory(ct, pet, self.descriptions)
+        checks = Checks.but(settings.no_checks)
+        case = read_case(ct, pet, choice, keep_ct=keep_ct, checks=checks, say=progress.say)
+        if case.dicom is not None:  # whose size no header of a file tells
+            check_size(case.own_ct, case.pair.pet, self.descriptions)
+        return case
 
     def look(
         self,
@@ -254,8 +286,11 @@ def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scri
     )
 
 
-def _notes_on(pair: PetCt) -> list[str]:
+def _notes_on(case: ReadCase) -> list[str]:
     """Return what the report says of the images; what was found in them is said aloud too."""
-    for note in pair.findings.notes:
+    for note in case.pair.findings.notes:
         _log.warning(note)
-    return [*(["the CT was resampled onto the PET's grid"] if pair.ct_resampled else []), *pair.findings.notes]
+    notes = list(case.dicom.notes) if case.dicom else []
+    if case.pair.ct_resampled:
+        notes.append("the CT was resampled onto the PET's grid")
+    return [*notes, *case.pair.findings.notes]

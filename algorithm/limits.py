@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from algorithm.description import Description
 from algorithm.errors import ResourceError
@@ -78,8 +79,19 @@ def check_memory(ct_path: Path, pet_path: Path, descriptions: Sequence[Descripti
 
     Headers that cannot be read are left to those who read the images.
     """
-    limit, pet, ct = host_limit_bytes(), read_header(pet_path), read_header(ct_path)
-    if limit is None or pet is None or ct is None:
+    pet, ct = read_header(pet_path), read_header(ct_path)
+    if pet is not None and ct is not None:
+        check_size(ct, pet, descriptions)
+
+
+def check_size(
+    ct: sitk.Image | sitk.ImageFileReader,
+    pet: sitk.Image | sitk.ImageFileReader,
+    descriptions: Sequence[Description],
+) -> None:
+    """Raise ResourceError for a CT and a PET, or their headers, whose case the host's memory cannot hold."""
+    limit = host_limit_bytes()
+    if limit is None:
         return
     voxels = math.prod(pet.GetSize())
     spacing = descriptions[0].spacing or pet.GetSpacing()

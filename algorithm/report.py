@@ -16,12 +16,12 @@ from typing import Any
 import SimpleITK as sitk
 
 from algorithm import __version__
-from algorithm.description import Description
+from algorithm.description import Description, WeightsUsed
 from algorithm.files import written_whole
-from algorithm.images import PetCt
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
-from algorithm.postprocessing import Lesion
+from algorithm.lesions import Burden, MeasuredLesion, Totals
+from algorithm.reading import DicomSource, ReadCase
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class WeightsUsed:
-    """A checkpoint by its name and the SHA-256 of its weights file."""
+class SeriesUsed:
+    """A DICOM series by SeriesInstanceUID, SeriesNumber and SeriesDescription, and how many slices it has."""
 
-    name: str
-    sha256: str
+    uid: str
+    number: str
+    description: str
+    slices: int
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,20 @@ class RunReport:
     peak_host_memory_mib : float
     peak_device_memory_mib : float or None
         None without an accelerator.
-    lesions : tuple of Lesion
+    lesions : tuple of MeasuredLesion
         Largest first.
+    totals : Totals
+        The patient's tumour burden.
     total_volume_ml : float
     notes : tuple of str
         Whatever was done differently than asked, one sentence each.
     ct_cover : float or None
         Share of the PET's body that the CT shows; None where nobody looked.
+    series : dict or None
+        The DICOM series that were taken, by "pet" and "ct"; None without DICOM.
+    suv : dict or None
+        How the SUVs were reckoned, the attributes of :class:`algorithm.dicom.reckoning.Reckoning`; None where the
+        PET came in SUV.
     """
 
     software_version: str
@@ -102,10 +111,13 @@ class RunReport:
     seconds: dict[str, float]
     peak_host_memory_mib: float
     peak_device_memory_mib: float | None
-    lesions: tuple[Lesion, ...]
+    lesions: tuple[MeasuredLesion, ...]
+    totals: Totals
     total_volume_ml: float
     notes: tuple[str, ...] = ()
     ct_cover: float | None = None
+    series: dict[str, SeriesUsed] | None = None
+    suv: dict[str, object] | None = None
 
 
 @dataclass
@@ -123,17 +135,17 @@ class Stopwatch:
 
 
 def report_of(
-    pair: PetCt,
+    case: ReadCase,
     descriptions: Sequence[Description],
     prediction: Prediction,
-    lesions: tuple[Lesion, ...],
+    burden: Burden,
     watch: Stopwatch,
     *,
     edition: str | None,
     notes: Sequence[str],
 ) -> RunReport:
     """Return the report of a case that has just been segmented."""
-    device = prediction.execution.device
+    device, pair, dicom = prediction.execution.device, case.pair, case.dicom
     return RunReport(
         software_version=__version__,
         edition=edition,
@@ -151,11 +163,25 @@ def report_of(
         seconds={name: round(seconds, 3) for name, seconds in watch.seconds.items()},
         peak_host_memory_mib=round(peak_host_memory_mib(), 1),
         peak_device_memory_mib=peak_memory_mib(device),
-        lesions=lesions,
-        total_volume_ml=sum(lesion.volume_ml for lesion in lesions),
+        lesions=burden.lesions,
+        totals=burden.totals,
+        total_volume_ml=burden.totals.mtv_ml,
         notes=tuple(notes),
         ct_cover=pair.findings.ct_cover,
+        series=_series_of(dicom),
+        suv=dicom.reckoning.as_dict() if dicom and dicom.reckoning else None,
     )
+
+
+def _series_of(dicom: DicomSource | None) -> dict[str, SeriesUsed] | None:
+    if dicom is None:
+        return None
+    taken = {"pet": dicom.pet_series, "ct": dicom.ct_series}
+    return {
+        name: SeriesUsed(series.uid, series.number, series.description, len(series.slices))
+        for name, series in taken.items()
+        if series is not None
+    }
 
 
 def peak_host_memory_mib() -> float:

@@ -13,6 +13,7 @@ from algorithm.inference.memory import reuse_freed_memory
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
+from benchmark.masks import dice_of
 from benchmark.process import Answer, Measure
 
 
@@ -40,9 +41,3 @@ def agreement(
         return dice
 
     return measure
-
-
-def dice_of(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Return the Dice of two masks; that of two empty ones is 1."""
-    total = int(first.sum(dtype=np.int64)) + int(second.sum(dtype=np.int64))
-    return 2 * int((first & second).sum(dtype=np.int64)) / total if total else 1.0

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 
 from benchmark.process import Answer, Measure
 from benchmark.subjects import default_checkpoint, released_settings, save
-from synthesis.study import find_anatomies, synthesise, tracer_of
+from synthesis.scan import synthesise
+from synthesis.study import find_anatomies, tracer_of
 from test.support.phantom import make_torso
 
 SEED = 0
@@ -75,7 +76,8 @@ def _size(path: Path) -> tuple[int, ...]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return reader.GetSize()
+    size: tuple[int, ...] = reader.GetSize()
+    return size
 
 
 def _stretched(image: sitk.Image, size: Sequence[int], spacing: Sequence[float], outside: float) -> sitk.Image:

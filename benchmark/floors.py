@@ -55,11 +55,11 @@ def count_work(checkpoint: Checkpoint, patch: list[int]) -> Work:
     return Work(flops.get_total_flops(), parameters + 2 * image.numel() + finest.numel() + 2 * maps.elements)
 
 
-class _FeatureMaps(TorchDispatchMode):
+class _FeatureMaps(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
     """Adds up the size of all outputs of convolutions."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from algorithm.errors import UserError
 
@@ -28,8 +28,10 @@ Answer = dict[str, Any]
 Measure = Callable[[], Answer]
 
 
-class ChildError(Exception):
+class ChildError(UserError):
     """A measuring process ended without an answer; it has said why on stderr."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class Child:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.process import ROOT, Answer, measure_once
+from benchmark import process
+from benchmark.process import ROOT, Answer
 from benchmark.results import short
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -31,11 +32,17 @@ class Session:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
         self.folder = folder
-        self.machine = measure_once("machine:describe")
+        self.machine = process.measure_once("machine:describe")
         self.gpu: bool = self.machine.pop("cuda")
         self.devices = ["cpu", "cuda"] if self.gpu else ["cpu"]
         if options.device:
             self.devices = [device for device in self.devices if device == options.device]
+
+    @property
+    def cases(self) -> str | None:
+        """Where real pairs lie: as chosen, else beside the checkout, else nowhere."""
+        chosen: str | None = self.options.cases
+        return chosen or find_data("sts")
 
     def precisions(self, device: str) -> Sequence[str]:
         """Return the types to compute in on a device, float32 first."""
@@ -45,17 +52,19 @@ class Session:
     @functools.cached_property
     def settings(self) -> dict[str, Answer]:
         """The answer of :func:`benchmark.case.write_checkpoints`; writes them at first use."""
-        return measure_once("case:write_checkpoints", folder=str(self.folder), weights=self.options.weights)
+        return process.measure_once(
+            "case:write_checkpoints", folder=str(self.folder), weights=self.options.weights
+        )
 
     @functools.cached_property
     def body(self) -> Answer:
         """The answer of :func:`benchmark.case.write_body`; writes the body at first use."""
-        return measure_once(
+        return process.measure_once(
             "case:write_body",
             folder=str(self.folder),
             size=self.options.size,
             spacing=self.options.spacing,
-            anatomies=self.options.anatomies,
+            anatomies=self.options.anatomies or find_data("anatomy"),
             parts=_GROWING_PARTS,
         )
 
@@ -81,13 +90,13 @@ class Session:
     @functools.cache  # noqa: B019 -- one session per process
     def work(self, patch: tuple[int, ...]) -> tuple[int, int]:
         """Return FLOP and elements of one window."""
-        answer = measure_once("floors:work", weights=self.options.weights, patch=patch)
+        answer = process.measure_once("floors:work", weights=self.options.weights, patch=patch)
         return answer["flop"], answer["elements"]
 
     @functools.cache  # noqa: B019
     def peaks(self, device: str, precision: str) -> tuple[float, float]:
         """Return FLOP/s and byte/s."""
-        answer = measure_once("machine:peaks", device=device, precision=precision)
+        answer = process.measure_once("machine:peaks", device=device, precision=precision)
         return answer["flop_per_s"], answer["byte_per_s"]
 
     def conditions(self, patches: Sequence[Sequence[int]]) -> str:

@@ -11,8 +11,8 @@ PROGRAM = "python -m synthesis"
 
 COMMAND = Command(
     "Make synthetic whole-body PET/CT studies with tumours from organ maps",
-    "synthesis.study:add_arguments",
-    "synthesis.study:main",
+    "synthesis.command:add_arguments",
+    "synthesis.command:main",
     f"{PROGRAM} --anatomy organ_maps --out bodies --count 12 --seed 1",
 )
 

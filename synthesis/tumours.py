@@ -131,10 +131,10 @@ def _grow(
     axes = np.exp(rng.normal(0, 0.2, 3))
     axes /= np.prod(axes) ** (1 / 3)
     turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    place = [float(c * s) for c, s in zip(centre, grid.spacing, strict=True)]
-    box = grid.box(place, 2.1 * radius + 2 * max(grid.spacing))
+    middle = [float(c * s) for c, s in zip(centre, grid.spacing, strict=True)]
+    box = grid.box(middle, 2.1 * radius + 2 * max(grid.spacing))
     z, y, x = grid.axes(box)
-    offset = np.stack(np.broadcast_arrays(z - place[0], y - place[1], x - place[2]), -1)
+    offset = np.stack(np.broadcast_arrays(z - middle[0], y - middle[1], x - middle[2]), -1)
     distance = np.linalg.norm(offset @ turn / axes, axis=-1) / radius
     rough = ndimage.gaussian_filter(
         rng.standard_normal(distance.shape), [0.45 * radius / s + 0.3 for s in grid.spacing]
@@ -168,7 +168,7 @@ def _lesion_volume(site: str, rng: np.random.Generator) -> float:
     return float(np.clip(rng.lognormal(np.log(MEDIAN_ML[site]), 1.25), 1.25 * SMALLEST_LESION_ML, 80))
 
 
-def _place(
+def _grow_somewhere(
     site: str,
     seeds: NDArray[np.intp],
     room: Bool,
@@ -285,7 +285,7 @@ def add_lesions(
         seeds = _seeds(site, phantom, free, rng)
         if len(seeds) == 0:
             site, seeds = "bone", _seeds("bone", phantom, free, rng)
-        shape = _place(site, seeds, np.isin(tissue, ROOM[site]) & free, last, grid, rng)
+        shape = _grow_somewhere(site, seeds, np.isin(tissue, ROOM[site]) & free, last, grid, rng)
         if shape is None:
             continue
         target = float(np.clip(level * np.exp(rng.normal(0, 0.5)), 1.2, 60))

@@ -169,7 +169,7 @@ remove_work
 trap finish EXIT
 ./build.sh
 prepare_inputs
-check_image 'algorithm requirements.txt weights'
+check_image 'algorithm requirements.lock requirements.txt weights'
 check 'image: the API' is "$(label org.grand-challenge.api-method)" invoke
 check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "$WEIGHTS")"
 

@@ -39,6 +39,7 @@ from pathlib import Path
 
 container, scored = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
 container.pop("jobs")
+assert container.pop("cross_check")["cases"] == 3
 sys.exit(container != scored)
 PY
 }
@@ -93,7 +94,7 @@ trap finish EXIT
 "$PYTHON" -m test.support.phase "$TRUTH" "$PHASE"
 chmod -R a+rX "$PHASE"
 
-check_image 'algorithm evaluation requirements.txt'
+check_image 'algorithm evaluation requirements-eval.lock requirements.txt'
 check 'image: the API' is "$(label org.grand-challenge.api-method)" invoke
 three_jobs
 without_truth

@@ -11,7 +11,8 @@ import pytest
 
 from algorithm.description import read_description
 from evaluation.scoring.metrics import Scores
-from training.crossvalidation import Row, table
+from training.fold_scores import Row
+from training.score_tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
 CARD = (ROOT / "weights" / "MODEL_CARD.md").read_text(encoding="utf-8")

@@ -11,24 +11,28 @@ PROGRAM = "python -m training"
 DESCRIPTION = "Trains H2ASeg on any tree of studies and measures what it learned."
 
 
-def _command(module: str, purpose: str, example: str) -> Command:
-    path = f"training.{module}"
-    return Command(purpose, f"{path}:add_arguments", f"{path}:main", example, "requirements-train.txt")
+def _command(module: str, options: str, purpose: str, example: str) -> Command:
+    return Command(
+        purpose, f"training.options:{options}", f"training.{module}:main", example, "requirements-train.txt"
+    )
 
 
 COMMANDS = {
     "fit": _command(
         "fit",
+        "add_fit",
         "Train one network",
         f"{PROGRAM} fit --cases FDG-PET-CT-Lesions --cache cache --out runs/autopet --steps 100000",
     ),
     "crossvalidate": _command(
         "crossvalidation",
+        "add_crossvalidate",
         "Train and score k folds, with or without the network's modules",
         f"{PROGRAM} crossvalidate --cases studies --cache cache --out runs/cv --folds 5",
     ),
     "resampling": _command(
         "resampling",
+        "add_resampling",
         "Measure what coarser grids cost",
         f"{PROGRAM} resampling --cases studies --spacing 4 4 4",
     ),

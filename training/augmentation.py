@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,74 +21,10 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from training.recipe import Augmentation
+
 IMAGES = ("ct", "pet")
 ALL = ("ct", "pet", "seg")
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How much training crops are changed; a zero switches a change off.
-
-    Attributes
-    ----------
-    probability : float
-        Of each change of intensities, and of the rotation and scaling together.
-    rotation_deg : float
-        Largest rotation about z (the released code rotates by up to 45, taken as radians by mistake).
-    scaling : float
-        Largest relative change of size.
-    flip : float
-        Probability of mirroring, for each axis.
-    gamma : float
-        Largest exponent of the contrast change; its inverse is the smallest. At least 1; 1 switches it off.
-    brightness : float
-        Largest relative change of the normalised intensities.
-    noise : float
-        Largest standard deviation of noise added to the normalised intensities.
-    misalignment_voxels : int
-        Largest shift of the CT against PET and contours, each axis (breathing, motion between the scans).
-    drop_modality : float
-        Probability that one of CT and PET is blanked, so that the network learns from each alone.
-    """
-
-    probability: float = 0.3
-    rotation_deg: float = 30.0
-    scaling: float = 0.2
-    flip: float = 0.5
-    gamma: float = 1.5
-    brightness: float = 0.1
-    noise: float = 0.1
-    misalignment_voxels: int = 0
-    drop_modality: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("probability", "flip", "drop_modality"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        for name in ("rotation_deg", "brightness", "noise", "misalignment_voxels"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.scaling < 1:
-            raise ValueError(f"scaling must be at least 0 and below 1, got {self.scaling}")
-        if not 1 <= self.gamma < math.inf:
-            raise ValueError(f"gamma must be at least 1, got {self.gamma}")
-
-    @property
-    def turns(self) -> bool:
-        """Whether crops are rotated or scaled, and so must be cut larger first."""
-        return self.rotation_deg > 0 or self.scaling > 0
-
-    def field(self, patch: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the sides (x, y, z, of the patch's parity) to cut, so that turning brings in no empty corners."""
-        if not self.turns:
-            return patch
-        angle = math.radians(min(self.rotation_deg, 45.0))
-        zoom = 1.0 + self.scaling
-        x, y, z = patch
-        width = zoom * (x * math.cos(angle) + y * math.sin(angle))
-        height = zoom * (x * math.sin(angle) + y * math.cos(angle))
-        sides = (max(width, x), max(height, y), zoom * z)
-        return tuple(side + 2 * math.ceil((need - side) / 2) for side, need in zip(patch, sides, strict=True))  # type: ignore[return-value]
 
 
 def build_augmentation(how: Augmentation, patch: tuple[int, int, int], *, turning: bool) -> Compose:

@@ -27,11 +27,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from algorithm.cases import Case, Skipped, read_study, reason
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
 from algorithm.images import AIR_HU
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
-from training.datasets import Case, Skipped, read_study, reason
 
 FORMAT = 4
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
@@ -172,7 +172,7 @@ def build_cache(
                 done = list(bar(pool.map(work, cases)))
         except BrokenProcessPool as error:
             raise ResourceError(
-                "a process that preprocessed was killed, most likely for want of memory; use fewer --workers"
+                "a process that preprocessed was killed, most likely for lack of memory; use fewer --workers"
             ) from error
     else:
         done = list(bar(map(work, cases)))
@@ -228,8 +228,8 @@ def _is_ready(entry: Path) -> bool:
 
 
 def _entry_name(case: Case, spacing: Spacing) -> str:
-    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (case.ct, case.pet, case.seg)]
-    key = json.dumps([FORMAT, case.name, case.seg_on_own_grid, list(spacing), files])
+    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
+    key = json.dumps([FORMAT, case.name, case.truth_on_own_grid, list(spacing), files])
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', case.name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
@@ -277,7 +277,7 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         "spacing": spacing,
         "tumour_ml": float(seg.sum()) * voxel_ml,
         "sha256": digest.hexdigest(),
-        "files": {path.name: path.stat().st_size for path in (case.ct, case.pet, case.seg)},
+        "files": {path.name: path.stat().st_size for path in case.files},
     }
     part = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}.part")  # another run may be making the same entry
     part.mkdir(parents=True)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from algorithm.errors import DeviceError, UsageError
+from algorithm.errors import UsageError
 
 Item = TypeVar("Item")
 
@@ -104,20 +104,3 @@ def leave_processes() -> None:
     """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device by its name; ``auto``: this process's GPU where there is one, else the CPU.
-
-    Raises
-    ------
-    DeviceError
-        The device is not there.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: no CUDA device is there; use --device cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device

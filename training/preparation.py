@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from algorithm.cases import DataSet, Skipped, find_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.network.architecture import Architecture
 from training.cache import Cache, CachedCase, Spacing, build_cache, tumour_statistics
-from training.datasets import DataSet, Layout, Skipped, find_cases
+from training.options import DataOptions
 from training.parallel import Processes
 from training.sampling import Source
 from training.splits import Split, choose_split, nnunet_folds, parse_fold
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Material:
+class PreparedData:
     """The preprocessed cases of all data folders.
 
     Attributes
@@ -57,27 +61,19 @@ class Material:
         return tuple(case for cache in self.caches for case in cache.of(wanted))
 
 
-def gather(
-    folders: Sequence[Path],
-    *,
-    layout: Layout | None,
-    shares: Sequence[float] | None,
-    cache_folder: Path,
-    spacing: Spacing,
-    workers: int,
-    processes: Processes,
-    say: Callable[[str], None],
-) -> Material:
-    """Find and preprocess the cases below the folders; say which are skipped and which are tumour-free, and why.
+def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Processes) -> PreparedData:
+    """Find and preprocess the cases; log which are skipped and which are tumour-free, and why.
 
     Raises
     ------
     UserError
         A folder holds no usable case, or the shares do not fit the folders.
     """
-    if shares is not None and (len(shares) != len(folders) or min(shares) <= 0):
-        raise UsageError(f"--share takes one positive number per --data, got {len(shares)} for {len(folders)}")
-    datasets = tuple(find_cases(folder, layout) for folder in folders)
+    if data.share is not None and (len(data.share) != len(data.cases) or min(data.share) <= 0):
+        raise UsageError(
+            f"--share takes one positive number per --cases, got {len(data.share)} for {len(data.cases)}"
+        )
+    datasets = tuple(find_cases(folder, data.layout) for folder in data.cases)
     _check_names(datasets)
     caches = []
     for dataset in datasets:
@@ -85,35 +81,29 @@ def gather(
             processes.wait()
         cache = build_cache(
             dataset.cases,
-            cache_folder,
+            data.cache,
             spacing,
             progress=processes.is_first,
             workers=workers if processes.is_first else 1,  # nothing is left to do for the others
         )
         if processes.is_first:
             processes.wait()
-        say(_summary(dataset, cache))
-        if dataset.layout == "nnunet" and all(case.patient == case.name for case in dataset.cases):
-            say("  the names tell no patients (fdg_PATIENT_..., psma_PATIENT_...): each case counts as one")
-        for case in (*dataset.skipped, *cache.skipped):
-            say(f"  skipped {case.name}: {case.reason}")
-        for free in (case for case in cache.cases if case.tumour_ml == 0):
-            say(f"  tumour-free {free.name}: trains background only")
+        _log_cases(dataset, cache)
         if not cache.cases:
             raise MissingInputError(
                 f"none of the cases in {dataset.folder} is usable; the reasons are listed above"
             )
         caches.append(cache)
-    return Material(datasets, tuple(caches), tuple(shares or (len(cache.cases) for cache in caches)))
+    return PreparedData(datasets, tuple(caches), tuple(data.share or (len(cache.cases) for cache in caches)))
 
 
-def split_material(material: Material, rule: str, seed: int) -> Split:
+def split_patients(data: PreparedData, rule: str, seed: int) -> Split:
     """Split the patients of each data folder by the same rule (see ``choose_split``) and join the results.
 
     For ``fold:K/N`` an nnU-Net ``splits_final.json`` in the folder is used if it has N folds.
     """
     split = Split(())
-    for dataset, cache in zip(material.datasets, material.caches, strict=True):
+    for dataset, cache in zip(data.datasets, data.caches, strict=True):
         stored = stored_folds(dataset, cache) if rule.startswith("fold:") else []
         if stored and parse_fold(rule)[1] == len(stored):
             split += stored[parse_fold(rule)[0]]
@@ -222,11 +212,21 @@ def _check_names(datasets: Sequence[DataSet]) -> None:
         owner |= {case.patient: dataset.folder for case in dataset.cases}
 
 
-def _summary(dataset: DataSet, cache: Cache) -> str:
-    tumour_free = sum(case.tumour_ml == 0 for case in cache.cases)
-    patients = len({case.patient for case in cache.cases})
+def _log_cases(dataset: DataSet, cache: Cache) -> None:
+    tumour_free = [case for case in cache.cases if case.tumour_ml == 0]
     skipped: tuple[Skipped, ...] = (*dataset.skipped, *cache.skipped)
-    return (
-        f"{dataset.folder} ({dataset.layout}): {len(cache.cases)} cases of {patients} patients, "
-        f"{tumour_free} tumour-free, {len(skipped)} skipped"
+    log.info(
+        "%s (%s): %d cases of %d patients, %d tumour-free, %d skipped",
+        dataset.folder,
+        dataset.layout,
+        len(cache.cases),
+        len({case.patient for case in cache.cases}),
+        len(tumour_free),
+        len(skipped),
     )
+    if dataset.layout == "nnunet" and all(case.patient == case.name for case in dataset.cases):
+        log.info("  the names tell no patients (fdg_PATIENT_..., psma_PATIENT_...): each case counts as one")
+    for case in skipped:
+        log.info("  skipped %s: %s", case.name, case.reason)
+    for free in tumour_free:
+        log.info("  tumour-free %s: trains background only", free.name)

@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import sys
-from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from algorithm.errors import MissingInputError, UsageError, UserError
+from algorithm.cases import find_cases, read_study
+from algorithm.errors import MissingInputError, UserError
 from algorithm.preprocessing import restore
 from training.cache import Spacing, resample_contours
-from training.datasets import Layout, find_cases, read_study
+from training.options import ResamplingOptions, parsed_as
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m training resampling``."""
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="AutoPET, nnU-Net raw or HECKTOR")
-    parser.add_argument("--layout", choices=get_args(Layout), help="of the data folder (default: recognised)")
-    parser.add_argument(
-        "--spacing",
-        type=float,
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("X", "Y", "Z"),
-        help="in mm; give it once per grid",
-    )
+log = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print, for each grid, how far contours that go there and back agree with themselves."""
-    grids: list[Spacing] = [tuple(spacing) for spacing in args.spacing]
-    for grid in grids:
-        if min(grid) <= 0:
-            raise UsageError(f"--spacing must be above 0 mm, got {' '.join(f'{step:g}' for step in grid)}")
-    values: dict[Spacing, dict[str, float]] = {grid: {} for grid in grids}
-    for case in tqdm(find_cases(args.data, args.layout).cases, unit="case", file=sys.stdout):
+    """Print, for each grid, how far contours agree with themselves after training's and inference's resampling."""
+    options = parsed_as(ResamplingOptions, args)
+    values: dict[Spacing, dict[str, float]] = {grid: {} for grid in options.spacing}
+    for case in tqdm(find_cases(options.cases, options.layout).cases, unit="case", file=sys.stdout):
         try:
             study = read_study(case)
         except UserError as error:
-            print(f"skipped {case.name}: {error}")
+            log.info("skipped %s: %s", case.name, error)
             continue
         if sitk.GetArrayViewFromImage(study.seg).any():
-            for grid in grids:
-                values[grid][case.name] = there_and_back(study.seg, grid)
-    if not values[grids[0]]:
-        raise MissingInputError(f"no case in {args.data} holds a tumour; name a folder with contours")
+            for grid in options.spacing:
+                values[grid][case.name] = round_trip_dice(study.seg, grid)
+    if not values[options.spacing[0]]:
+        raise MissingInputError(f"no case in {options.cases} holds a tumour; name a folder with contours")
     print("| Grid (mm) | Cases | Dice, mean | Median | Least |\n| --- | --- | --- | --- | --- |")
     for grid, dice in values.items():
         worst = min(dice, key=lambda name: dice[name])
@@ -60,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def there_and_back(seg: sitk.Image, spacing: Spacing) -> float:
+def round_trip_dice(seg: sitk.Image, spacing: Spacing) -> float:
     """Return the Dice of contours with what training on a grid makes of them, brought back as inference does.
 
     Parameters

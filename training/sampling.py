@@ -18,8 +18,9 @@ from torch import Tensor
 from algorithm.description import Description
 from algorithm.images import AIR_HU
 from algorithm.preprocessing import normalise
-from training.augmentation import Augmentation, build_augmentation, draw_misalignment, draw_turning
+from training.augmentation import build_augmentation, draw_misalignment, draw_turning
 from training.cache import CachedCase
+from training.recipe import Augmentation
 
 NO_UPTAKE_SUV = 0.0
 PREFETCHED_BATCHES = 2

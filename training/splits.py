@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from algorithm.errors import UsageError
+from algorithm.files import written_whole
 
 PAPER_SHARES = (0.6, 0.2, 0.2)
 """Training, validation and test share of the cases in sorted order (released training code)."""
@@ -144,9 +145,8 @@ def read_split(path: Path) -> Split:
 
 def write_split(split: Split, path: Path) -> None:
     """Store a split as JSON, whole."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(asdict(split), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(asdict(split), indent=2) + "\n", encoding="utf-8")
 
 
 def nnunet_folds(path: Path, patient_of: dict[str, str]) -> list[Split]:

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 import torch
 
 from algorithm.description import Description
-from algorithm.inference.device import Precision, choose_dtype
+from algorithm.inference.device import choose_dtype
+from algorithm.inference.precision import Precision
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg

@@ -114,6 +114,7 @@ class Study:
 def read_study(
     folder: Path,
     *,
+    ct_folder: Path | None = None,
     pet_series: str | None = None,
     ct_series: str | None = None,
     overrides: SuvOverrides | None = None,
@@ -128,6 +129,9 @@ def read_study(
     ----------
     folder : Path
         Nested to any depth, with other series and files among it.
+    ct_folder : Path, optional
+        Where the CT lies, if it has a folder of its own; whoever names that folder names the CT, so that one in
+        another frame of reference is taken, with a note.
     pet_series, ct_series : str, optional
         SeriesInstanceUID to take instead.
     overrides : SuvOverrides, optional
@@ -148,29 +152,30 @@ def read_study(
         pydicom or a decoder is missing.
     """
     found = find_series(folder, say=say)
+    apart = ct_folder is not None and ct_folder.resolve() != folder.resolve()
+    ct_found = find_series(ct_folder, say=say) if ct_folder is not None and apart else found
     pets = _candidates(found, "PT", pet_series)
-    cts = _candidates(found, "CT", ct_series)
+    cts = _candidates(ct_found, "CT", ct_series)
     if pet_series is None:
         pets = _with_partner(pets, cts)
     pet = _best(pets, "PT", found, pet_series)
     if ct_series is None:
-        cts = _fitting_cts(pet, cts, found)
-    ct = _best(cts, "CT", found, ct_series)
-    notes = [*found.notes, *_chosen(pet, found), *pet.notes, *_chosen(ct, found), *ct.notes]
-    notes += _frames_of_reference(pet, ct)
+        cts = _fitting_cts(pet, cts, anywhere=apart)
+    ct = _best(cts, "CT", ct_found, ct_series)
+    notes = _notes_on(pet, found, ct, ct_found)
     _check_patient(pet, ct)
     factors, reckoning = reckon(pet, overrides)  # refuses before thousands of pixels are read
     if say is not None:
         say(f"reading PET {pet} and CT {ct}")
-    return Study(
-        pet=read_pet_volume(pet, factors),
-        ct=read_ct_volume(ct),
-        pet_series=pet,
-        ct_series=ct,
-        reckoning=reckoning,
-        patient=_patient(pet.header),
-        notes=tuple(notes),
-    )
+    images = read_pet_volume(pet, factors), read_ct_volume(ct)
+    return Study(*images, pet, ct, reckoning, _patient(pet.header), notes)
+
+
+def _notes_on(pet: Series, found: Found, ct: Series, ct_found: Found) -> tuple[str, ...]:
+    """Return what the report says of how the two series were found and chosen."""
+    notes = [*found.notes, *_chosen(pet, found), *pet.notes]
+    notes += [*(ct_found.notes if ct_found is not found else ()), *_chosen(ct, ct_found), *ct.notes]
+    return (*notes, *_frames_of_reference(pet, ct))
 
 
 def read_pet(
@@ -225,11 +230,11 @@ def _with_partner(pets: list[Series], cts: list[Series]) -> list[Series]:
     return [pet for pet in pets if pet.frame_of_reference in frames] or pets
 
 
-def _fitting_cts(pet: Series, cts: list[Series], found: Found) -> list[Series]:
-    """CTs in the PET's frame of reference that cover it best."""
+def _fitting_cts(pet: Series, cts: list[Series], *, anywhere: bool) -> list[Series]:
+    """CTs in the PET's frame of reference that cover it best; ``anywhere``: any, where none is in that frame."""
     same = [ct for ct in cts if ct.frame_of_reference == pet.frame_of_reference and ct.frame_of_reference]
     if not same:
-        unknown = [ct for ct in cts if not ct.frame_of_reference or not pet.frame_of_reference]
+        unknown = [ct for ct in cts if anywhere or not ct.frame_of_reference or not pet.frame_of_reference]
         if not unknown:
             raise MissingInputError(
                 f"no CT shares the FrameOfReferenceUID of the PET {pet}, so none is known to lie in the same "

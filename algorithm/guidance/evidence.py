@@ -15,6 +15,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from algorithm.postprocessing import CONNECTIVITY
+
 Volume = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -45,6 +47,8 @@ _HU_RANGE = (-200.0, 300.0)  # fat to bone; beyond, differences say nothing abou
 _SMOOTHING_MM = 4.0  # the width of PET's noise
 _CROWDS_MM = (5.0, 10.0, 20.0)
 _LATEST_MM = 60.0  # arrival of a front that is late or never comes
+_CONTRAST = 2.0  # of a missed lesion to what is around it; less is muscle beside fat
+_HOTTEST = 90  # percentile of the scribbled SUV: a line may begin at the lesion's rim
 _BLOCKED = 1e-4  # speed outside the voxels in question; the front's equation needs some
 _SLOWED_BY = (0.25, 1.0, 0.5)  # per unit of log odds, doubling of SUV, 100 HU: times as slow
 
@@ -135,6 +139,33 @@ def log_odds(features: Floats, weights: Sequence[float]) -> Floats:
     return odds
 
 
+def standing_out(around: Surroundings, asked: Bools) -> Bools:
+    """Return what stands out of its surroundings in the PET as the scribble does: a lesion that was missed.
+
+    That is what lies above half way between the surroundings' SUV and the scribble's, the usual
+    background-corrected threshold of a lesion in PET, and hangs together with the scribble.
+
+    Parameters
+    ----------
+    around : Surroundings
+        Of a tumour scribble.
+    asked : bool array, z, y, x
+
+    Returns
+    -------
+    bool array, z, y, x
+        Nothing if the scribble hardly stands out, or if what does goes on beyond the reach, as an organ would.
+    """
+    own = around.scribble & around.wrong
+    here, elsewhere = float(np.percentile(around.suv[own], _HOTTEST)), float(np.median(around.suv[asked]))
+    region = np.zeros_like(asked)
+    if here >= _CONTRAST * elsewhere:
+        labels, _ = ndimage.label((asked & (around.suv >= (here + elsewhere) / 2)) | own, CONNECTIVITY)
+        region = np.isin(labels, np.unique(labels[own]))
+    beyond = around.distance_mm[region].max(initial=0.0) > REACH_MM - around.spacing_zyx.max()
+    return np.zeros_like(region) if beyond else region
+
+
 def _depth(around: Surroundings) -> Floats:
     """Return the distance to the scribble's label in mm; the reach where it is further or nowhere."""
     if around.wrong.all():
@@ -190,39 +221,15 @@ class Weights:
 
 
 # By python -m evaluation.interactive.fit; docs/interactive.md says on which cases.
+# fmt: off
 FITTED = Weights(
     tumour=(
-        -0.00715,
-        0.0383,
-        -0.0558,
-        -0.0613,
-        -0.0543,
-        -0.00814,
-        1.45,
-        -0.00435,
-        10.2,
-        -3.69,
-        3.97,
-        -3.55,
-        1.06,
-        -0.534,
-        -2.78,
+        0.0462, 0.0323, -0.0483, -0.0666, -0.021, 0.0256, 1.27, -0.013,
+        8.28, -3.19, 2.98, -1.4, 0.849, -0.413, -2.42,
     ),
     background=(
-        0.0176,
-        0.0255,
-        -0.0534,
-        -0.0389,
-        0.164,
-        -0.125,
-        2.45,
-        -0.0161,
-        1.03,
-        10.3,
-        -9.46,
-        4.87,
-        0.263,
-        -0.495,
-        -0.818,
+        0.00586, 0.0106, -0.116, -0.0229, 0.0778, -0.127, 2.31, -0.012,
+        1.8, 6.55, -7.93, 6.79, 0.14, -0.281, -0.199,
     ),
 )
+# fmt: on

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 
 from algorithm.errors import DeviceError
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+from algorithm.inference.precision import PRECISIONS
 
 
 def choose_device(name: str, *, require_gpu: bool = False, gpu: int | None = None) -> torch.device:

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, named_synthetic
 from algorithm.description import Description
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.files import written_whole
@@ -36,7 +37,6 @@ from algorithm.network.weighting import Gains
 from algorithm.preprocessing import Box, prepare, resample
 from algorithm.segmentation import prepare_case, segment_prepared
 from algorithm.weights import build_network, find_checkpoints, load_checkpoint
-from evaluation.cases import LAYOUTS, Case, list_cases, named_synthetic
 from evaluation.scoring.score import csv_text, write_text
 
 GAINS = ("foreground", "background")
@@ -184,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Report TAMW's emphasis on PET and CT per decoder level: of --cases, or of one --ct and --pet."
     )
-    parser.add_argument("--cases", type=Path, help=LAYOUTS)
+    parser.add_argument("--cases", type=Path, help=WHERE_CASES_LIE)
     parser.add_argument("--ct", type=Path, help="the CT of a single case")
     parser.add_argument("--pet", type=Path, help="the PET of a single case")
     parser.add_argument(

@@ -18,18 +18,19 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from algorithm.cases import Case, list_cases
 from algorithm.errors import UserError
 from algorithm.guidance.edit import Case as Evidence
 from algorithm.guidance.edit import Stroke, edit, in_question, surround
 from algorithm.guidance.evidence import FEATURES, Weights, look_around
 from algorithm.images import read_mask
 from algorithm.weights import find_checkpoints, load_checkpoint
-from evaluation.cases import Case, list_cases
 from evaluation.interactive.network import InProcess, Seen
 from evaluation.interactive.scribbles import KINDS, draw
 
 _SCRIBBLES = 5
 _TEACHER_MM = (3.0, 20.0)  # how far around a scribble the teacher corrects, drawn anew each time
+_SMALL = 4000  # voxels of truth and mask together; in smaller cases a voxel is worth no more than here
 _RIDGE = 1e-3  # on standardised features: keeps weights of features that say the same from running apart
 _EVERY = 4  # neighbouring voxels say much the same; every fourth is kept
 
@@ -83,7 +84,8 @@ def examples(
         wrong = truth[box] == stroke.tumour
         kept = np.flatnonzero(asked)[::_EVERY]
         features = look_around(here, asked)[::_EVERY]
-        yield Example(stroke.tumour, features, wrong.flat[kept], 2.0 / (int(truth.sum()) + int(mask.sum())))
+        volume = max(int(truth.sum()) + int(mask.sum()), _SMALL)
+        yield Example(stroke.tumour, features, wrong.flat[kept], 2.0 / volume)
         if weights is None:
             taught = asked & wrong & (here.distance_mm < rng.uniform(*_TEACHER_MM))
             mask[box][taught] = stroke.tumour

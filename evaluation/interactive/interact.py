@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.files import check_writable, written_whole
 from algorithm.weights import find_checkpoints, load_checkpoint
-from evaluation.cases import LAYOUTS, Case, list_cases
 from evaluation.interactive.loop import KIND_CHOICES, MIXED, STEPS, Played, Segment, kinds_of, play
 from evaluation.interactive.network import InProcess
 from evaluation.interactive.results import draw, table, to_content, to_rows
@@ -20,7 +20,7 @@ JSON_NAME, CSV_NAME, PLOT_NAME = "interact.json", "interact.csv", "interact.png"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation interact``."""
-    parser.add_argument("--cases", type=Path, required=True, help=f"cases with truth: {LAYOUTS}")
+    parser.add_argument("--cases", type=Path, required=True, help=f"cases with truth: {WHERE_CASES_LIE}")
     parser.add_argument("--weights", type=Path, help="checkpoint or folder of them (default: the installed ones)")
     parser.add_argument(
         "--edition", choices=STEPS, default="V", help="whose loop and rules (default: %(default)s)"

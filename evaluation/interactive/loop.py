@@ -14,9 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.cases import Case
 from algorithm.errors import GeometryError, MissingInputError, UserError
 from algorithm.images import read_mask
-from evaluation.cases import Case
 from evaluation.interactive.scribbles import KINDS, Scribble, clicks, draw
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure

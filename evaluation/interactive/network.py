@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
+from algorithm.cases import Case
 from algorithm.description import Description
 from algorithm.files import written_whole
 from algorithm.guidance import guide
@@ -22,7 +23,6 @@ from algorithm.postprocessing import clean_mask
 from algorithm.preprocessing import restore
 from algorithm.scribbles import parse_scribbles
 from algorithm.weights import Checkpoint
-from evaluation.cases import Case
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ interactive editions it has one row per case and step, and a column ``step`` fro
 A **folder** holds one mask per case, named as the truths are; for the interactive editions it holds the folders
 ``step_0`` to ``step_10`` (IV) or ``step_5`` (V) with such masks.
 
-The **table of cases** (CSV) has the column ``case``; ``tracer`` and ``centre`` for editions III and IV; and may
-have ``data_set``, within which V pools its lesion F1. Other columns are ignored, so any list of cases will do.
+The **table of cases** (:mod:`algorithm.cases`) has ``tracer`` and ``centre`` for editions III and IV, and may have
+``data_set``, within which V pools its lesion F1.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from algorithm.cases import Row, read_rows, require_column
 from algorithm.errors import MissingInputError, UsageError
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.pairs import find_pairs
@@ -26,8 +26,6 @@ from evaluation.scoring.score import score_pairs
 
 COUNTS = ("truth_lesions", "found_lesions", "false_lesions")
 """Columns that only the pooled lesion F1 needs; a table may lack them."""
-
-Row = dict[str, str]
 
 
 def read_submission(path: Path, edition: str, truth: Path | None = None) -> Cases:
@@ -56,37 +54,7 @@ def read_submission(path: Path, edition: str, truth: Path | None = None) -> Case
         return _score_folder(path, edition, truth)
     if not _there(path, Path.is_file):
         raise MissingInputError(f"there is no submission at {path}; give a CSV of scores or a folder of masks")
-    return _from_rows(path, _read_csv(path), scheme_of(edition), edition)
-
-
-def read_cases(path: Path, needed: Iterable[str]) -> dict[str, Row]:
-    """Read a table of cases.
-
-    Returns
-    -------
-    dict
-        Case to its row.
-
-    Raises
-    ------
-    MissingInputError
-        The file cannot be read.
-    UsageError
-        A column is missing or a cell of it empty, or a case stands there twice.
-    """
-    if not _there(path, Path.is_file):
-        raise MissingInputError(f"there is no table of cases at {path}; check the path")
-    rows = _read_csv(path)
-    listed: dict[str, Row] = {}
-    for column in ("case", *needed):
-        _check_column(path, rows, column)
-        for row in rows:
-            if not row[column]:
-                raise UsageError(f"the table {path} gives no {column} for {row['case'] or 'a case'}; fill it in")
-    for row in rows:
-        if listed.setdefault(row["case"], row) is not row:
-            raise UsageError(f"the table {path} has the case {row['case']} twice; give each case one row")
-    return listed
+    return _from_rows(path, read_rows(path), scheme_of(edition), edition)
 
 
 def choose_cases(name: str, cases: Cases, listed: Iterable[str]) -> Cases:
@@ -127,14 +95,14 @@ def _from_rows(path: Path, rows: list[Row], scheme: Scheme, edition: str) -> Cas
     """Sort a table's rows by case and step."""
     needed = {measure.metric for measure in scheme.measures}
     for column in ("case", *sorted(needed)):
-        _check_column(path, rows, column)
+        require_column(path, rows, column)
     if not scheme.last_step and "step" in rows[0]:
         raise UsageError(
             f"{path} has a column step, but edition {edition} scores one prediction per case; keep the rows of "
             "one step and leave the column out"
         )
     if scheme.last_step:
-        _check_column(path, rows, "step")
+        require_column(path, rows, "step")
     names = [name for name in _columns(scheme) if name in rows[0]]
     steps: dict[str, dict[int, dict[str, float]]] = {}
     for row in rows:
@@ -170,23 +138,6 @@ def _there(path: Path, kind: Callable[[Path], bool]) -> bool:
         return kind(path)
     except OSError:
         return False
-
-
-def _read_csv(path: Path) -> list[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, restkey="", restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MissingInputError(f"cannot read the table {path}: {error}; give a CSV in UTF-8") from error
-    if not rows:
-        raise UsageError(f"the table {path} has no rows; give one per case")
-    return rows
-
-
-def _check_column(path: Path, rows: list[Row], column: str) -> None:
-    if column not in rows[0]:
-        got = ", ".join(name for name in rows[0] if name) or "none"
-        raise UsageError(f"the table {path} lacks the column {column}; its columns are {got}")
 
 
 def _step(path: Path, row: Mapping[str, str], last: int) -> int:

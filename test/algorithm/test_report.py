@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.errors import OutputError
-from algorithm.postprocessing import Lesion
+from algorithm.lesions import MeasuredLesion, Totals
 from algorithm.report import (
     Geometry,
     RunReport,
@@ -21,6 +21,20 @@ from algorithm.report import (
 
 SIZE = (40, 30, 20)
 SPACING = (4.0, 4.0, 2.0)
+
+
+LESION = MeasuredLesion(
+    volume_ml=2.5,
+    suv_max=9.0,
+    suv_mean=6.0,
+    centroid_mm=(1.0, 2.0, 3.0),
+    number=1,
+    suv_peak=7.0,
+    mtv_ml=2.5,
+    tlg_g=15.0,
+    longest_diameter_mm=20.0,
+    hottest_mm=(1.5, 2.0, 3.0),
+)
 
 
 def report(**changes: object) -> RunReport:
@@ -43,7 +57,8 @@ def report(**changes: object) -> RunReport:
         seconds={"read": 0.25, "predict": 3.5},
         peak_host_memory_mib=512.0,
         peak_device_memory_mib=None,
-        lesions=(Lesion(2.5, 9.0, 6.0, (1.0, 2.0, 3.0)),),
+        lesions=(LESION,),
+        totals=Totals(1, 2.5, 15.0, 9.0, 7.0, None),
         total_volume_ml=2.5,
     )
     return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
@@ -56,7 +71,10 @@ def test_report_is_json_with_the_names_of_its_fields(tmp_path: Path) -> None:
 
     stored = json.loads(path.read_text())
     assert list(stored) == [field.name for field in dataclasses.fields(RunReport)]
-    assert stored["lesions"] == [{"volume_ml": 2.5, "suv_max": 9.0, "suv_mean": 6.0, "centroid_mm": [1, 2, 3]}]
+    (lesion,) = stored["lesions"]
+    assert {**lesion, "centroid_mm": (1, 2, 3), "hottest_mm": (1.5, 2, 3)} == dataclasses.asdict(LESION)
+    assert (lesion["centroid_mm"], lesion["hottest_mm"]) == ([1, 2, 3], [1.5, 2, 3])
+    assert stored["totals"]["dmax_mm"] is None
     assert stored["weights"] == [{"name": "h2aseg", "sha256": "ab" * 32}]
     assert stored["geometry"]["spacing_mm"] == [2, 2, 3]
     assert stored["peak_device_memory_mib"] is None

@@ -3,12 +3,14 @@ from __future__ import annotations
 import functools
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
+from algorithm import console
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.released import network_from_released
@@ -21,11 +23,14 @@ from benchmark import (
     machine,
     metrics_speed,
     monai_segmentation,
-    parts,
+    process,
     segmentation,
-    session,
 )
 from benchmark.__main__ import main
+from benchmark.masks import dice_of
+from benchmark.options import add_arguments
+from benchmark.parts import PARTS
+from benchmark.parts.rows import command
 from benchmark.process import Child, ChildError, peak_host_mib
 from benchmark.results import Section, short, spread, table, write_results
 from benchmark.subjects import _REFERENCE, plain_network, reference_state, released_parameters
@@ -77,9 +82,8 @@ def quick(monkeypatch):
     def once(task, **arguments):
         return Here(task, **arguments).measure()
 
-    monkeypatch.setattr(parts, "Child", Here)
-    for module in (parts, session):
-        monkeypatch.setattr(module, "measure_once", once)
+    monkeypatch.setattr(process, "Child", Here)
+    monkeypatch.setattr(process, "measure_once", once)
     for module in (agreement, forward, segmentation, machine):
         monkeypatch.setattr(module, "reuse_freed_memory", lambda: True)
     monkeypatch.setattr(case, "make_torso", TORSO)
@@ -164,7 +168,11 @@ def test_monai_and_the_product_do_the_same_windows_and_find_the_same(quick, tiny
 
 
 def test_a_row_from_some_windows_says_so(quick, tiny, tmp_path, monkeypatch):
+    measured = process.measure_once
+
     def canned(task, **arguments):
+        if "save" not in arguments:  # the machine, the body, the floors
+            return measured(task, **arguments)
         np.save(arguments["save"], np.ones((2, 2, 2), np.uint8))
         seconds = (
             {"predict_s": 9.0, "seconds": 10.0} if "only" in arguments else {"predict_s": 1.0, "seconds": 2.0}
@@ -173,7 +181,7 @@ def test_a_row_from_some_windows_says_so(quick, tiny, tmp_path, monkeypatch):
         memory = {"host_mib": 2048.0, "above_inputs_mib": 1024.0, "device_mib": None}
         return {"windows": 30, "passes": arguments["flips"], **seconds, **computed, **memory}
 
-    monkeypatch.setattr(parts, "measure_once", canned)
+    monkeypatch.setattr(process, "measure_once", canned)
     plain, product, *_ = rows_of(run_parts(["body"], tiny, tmp_path, "--flips", 8, "--windows", 5))
     assert plain["method"] == "MONAI, plain, extrapolated from 5 windows"
     assert (plain["Dice"], plain["faster"]) == ("-", "-")
@@ -193,12 +201,13 @@ def test_time_of_windows_not_computed_is_added():
 
 
 def test_growth_changes_one_thing_at_a_time(quick, tiny, tmp_path):
-    options = ("--growing-flips", 1, 2, "--growing-checkpoints", 2)
+    size = ("--size", 48, 36, 32, "--spacing", 14, 14, 6)
+    options = (*size, "--growing-flips", 1, 2, "--growing-checkpoints", 2)
     rows = rows_of(run_parts(["growth"], tiny, tmp_path, *options))
     grown = [(row["volume"], row["flips"], row["checkpoints"]) for row in rows]
     assert grown == [
-        ("48x36x16", "1", "1"), ("48x36x4", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "2", "1"),
-        ("48x36x16", "1", "2"),
+        ("48x36x32", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "1", "1"), ("48x36x32", "2", "1"),
+        ("48x36x32", "1", "2"),
     ]  # fmt: skip
     assert rows[0]["passes / first row"] == "1"
 
@@ -229,9 +238,9 @@ def test_masks_of_a_reduced_precision_are_compared_with_those_of_float32(quick, 
 
 def test_the_dice_of_two_masks():
     masks = [np.array(each, np.uint8) for each in ([1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0])]
-    assert agreement.dice_of(masks[0], masks[1]) == 2 / 5
-    assert agreement.dice_of(masks[0], masks[2]) == 0
-    assert agreement.dice_of(masks[2], masks[2]) == 1
+    assert dice_of(masks[0], masks[1]) == 2 / 5
+    assert dice_of(masks[0], masks[2]) == 0
+    assert dice_of(masks[2], masks[2]) == 1
 
 
 def test_less_time_than_the_body_needs_still_gives_a_mask(quick, tiny, tmp_path):
@@ -248,9 +257,18 @@ def test_both_ways_of_scoring_give_the_same(quick, tiny, tmp_path):
     assert row["command"] == "`python -m benchmark scoring --size 90 80 70 --lesions 6`"
 
 
+def test_jobs_are_served(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.parts.server._MANY", 6)
+    monkeypatch.setattr("benchmark.parts.server._STROKE", 2)
+    (row,) = rows_of(run_parts(["serving"], tiny, tmp_path))
+    assert row["same mask"] == "yes"
+    assert float(row["exec / invoke"]) > 1
+    assert 0.9 < float(row["grown"]) < 1.2
+    assert float(row["later calls (s)"].split()[0]) < 5
+
+
 def test_unknown_parts_are_refused(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["patches"])
+    assert main(["patches"]) == 2
     assert "growth, agreement, deadline, scoring, got 'patches'" in capsys.readouterr().err
 
 
@@ -301,3 +319,44 @@ def test_the_readme_says_what_was_measured():
         for precision, name in (("float32", "plain (s)"), ("bfloat16", "product (s)"))
     )
     assert f"window takes {product:.1f} s, the network as published {plain:.1f} s (float32)" in readme
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    """A machine that has no patients."""
+    monkeypatch.setenv("H2ASEG_DATA", str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_row_tells_its_command_where_there_are_no_patients(no_data, part):
+    options = console.Parser(prog="benchmark")
+    add_arguments(options)
+    session = SimpleNamespace(
+        options=options.parse_args(
+            [part, "--size", "9", "8", "7"] if part == "scoring" else [part, "--weights", "/w.json"]
+        )
+    )
+    words = command(session, part, device="cpu").strip("`").split()
+    assert words[:4] == ["python", "-m", "benchmark", part]
+    assert "--cases" not in words
+    assert words[-2:] == ["--device", "cpu"]
+    repeated = options.parse_args(words[3:])
+    assert vars(repeated) == {**vars(session.options), "device": "cpu"}
+
+
+def test_a_patch_is_measured_and_written_where_there_are_no_patients(no_data, quick, tiny, tmp_path):
+    (row,) = rows_of(run_parts(["patch"], tiny, tmp_path, "--patch", *PATCH))
+    assert row["command"].startswith("`python -m benchmark patch --weights ")
+    assert "--cases" not in row["command"]
+
+
+def test_agreement_without_patients_is_that_of_the_body(no_data, quick, tiny, tmp_path):
+    options = ("--precision", "float32", "bfloat16", "--flips", 1)
+    (row,) = rows_of(run_parts(["agreement"], tiny, tmp_path, *options))
+    assert row["cases"] == "the body"
+
+
+def test_a_device_that_is_not_there_is_a_sentence(quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(process, "measure_once", lambda task: {"cuda": False, "GPU": "no GPU here"})
+    assert main(["patch", "--device", "cuda", "--out", str(tmp_path / "out.md")]) == 3
+    assert capsys.readouterr().err == "Error: --device cuda: no GPU here; choose another\n"

@@ -8,13 +8,14 @@ python test/support/compare_masks.py dice MASK OTHER [MINIMUM]   the same geomet
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 
-def read(path: str) -> tuple[sitk.Image, NDArray[np.generic]]:
+def read(path: str) -> tuple[sitk.Image, NDArray[Any]]:
     """Return the image and its voxels (z, y, x)."""
     image = sitk.ReadImage(path)
     return image, sitk.GetArrayFromImage(image)

@@ -27,7 +27,7 @@ def job(pk: str, name: str, slug: str = SLUG, status: str = "Succeeded") -> dict
         interface = {"slug": slug, "kind": "Image", "super_kind": "Image", "relative_path": f"images/{slug}"}
         return {"file": None, "value": None, "image": {"name": image}, "interface": interface}
 
-    clicks = {
+    clicks: dict[str, Any] = {
         "file": None,
         "value": {"points": []},
         "image": None,
@@ -47,7 +47,7 @@ def variations(truth: sitk.Image) -> dict[str, sitk.Image]:
 def write_phase(truth_path: Path, folder: Path) -> None:
     """Write the jobs, the truths and the masks by case; see the module."""
     truth = sitk.ReadImage(str(truth_path))
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     for case, mask in variations(truth).items():
         pk, image_name = (str(uuid.uuid5(uuid.NAMESPACE_OID, f"{what} of {case}")) for what in ("job", "mask"))
         _write(mask, folder / f"input/{pk}/output/images/{SLUG}/{image_name}.mha")

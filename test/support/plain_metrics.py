@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[Any]
+Spacing = tuple[float, ...]
 
 NEIGHBOURS_18 = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < sum(map(abs, step)) <= 2]
 NEIGHBOURS_6 = [step for step in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, step)) == 1]
 
 
-def flood_fill(mask: np.ndarray) -> tuple[np.ndarray, int]:
+def flood_fill(mask: Mask) -> tuple[Mask, int]:
     """Number the components of voxels that touch by a face or an edge."""
     labels = np.zeros(mask.shape, int)
     count = 0
@@ -38,7 +43,7 @@ def flood_fill(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, count
 
 
-def untouched_voxels(labels: np.ndarray, count: int, other: np.ndarray) -> int:
+def untouched_voxels(labels: Mask, count: int, other: Mask) -> int:
     """Visit each component over the whole volume; sum the sizes of those without a voxel in the other mask."""
     total = 0
     for number in range(1, count + 1):
@@ -48,23 +53,25 @@ def untouched_voxels(labels: np.ndarray, count: int, other: np.ndarray) -> int:
     return total
 
 
-def voxel_ml(spacing: tuple[float, float, float]) -> float:
+def voxel_ml(spacing: Spacing) -> float:
     return spacing[0] * spacing[1] * spacing[2] / 1000
 
 
-def overlap_dice(truth: np.ndarray, prediction: np.ndarray) -> float:
+def overlap_dice(truth: Mask, prediction: Mask) -> float:
     return float(2 * (truth * prediction).sum() / (truth.sum() + prediction.sum()))
 
 
-def false_positive_ml(truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]) -> float:
+def false_positive_ml(truth: Mask, prediction: Mask, spacing: Spacing) -> float:
     return untouched_voxels(*flood_fill(prediction), truth) * voxel_ml(spacing)
 
 
-def false_negative_ml(truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]) -> float:
+def false_negative_ml(truth: Mask, prediction: Mask, spacing: Spacing) -> float:
     return untouched_voxels(*flood_fill(truth), prediction) * voxel_ml(spacing)
 
 
-def edition_1_and_2(truth, prediction, truth_spacing, prediction_spacing) -> dict[str, float]:
+def edition_1_and_2(
+    truth: Mask, prediction: Mask, truth_spacing: Spacing, prediction_spacing: Spacing
+) -> dict[str, float]:
     """No empty mask is treated apart: 0 / 0 is NaN, and no component has a volume of 0."""
     both_empty = truth.sum() + prediction.sum() == 0
     return {
@@ -74,7 +81,9 @@ def edition_1_and_2(truth, prediction, truth_spacing, prediction_spacing) -> dic
     }
 
 
-def edition_3(truth, prediction, truth_spacing, prediction_spacing) -> dict[str, float]:
+def edition_3(
+    truth: Mask, prediction: Mask, truth_spacing: Spacing, prediction_spacing: Spacing
+) -> dict[str, float]:
     """Without tumour only FPV counts; the truth's header gives the volume."""
     empty = truth.sum() == 0
     return {
@@ -84,12 +93,16 @@ def edition_3(truth, prediction, truth_spacing, prediction_spacing) -> dict[str,
     }
 
 
-def edition_4(truth, prediction, truth_spacing, prediction_spacing) -> dict[str, float]:
+def edition_4(
+    truth: Mask, prediction: Mask, truth_spacing: Spacing, prediction_spacing: Spacing
+) -> dict[str, float]:
     """As III, but the second call of the reader, on the prediction, is the one that sets the volume."""
     return edition_3(truth, prediction, prediction_spacing, truth_spacing)
 
 
-def edition_5(truth, prediction, truth_spacing, prediction_spacing) -> dict[str, float]:
+def edition_5(
+    truth: Mask, prediction: Mask, truth_spacing: Spacing, prediction_spacing: Spacing
+) -> dict[str, float]:
     """Dice of the interaction loop and lesion F1 of the detection metric at an IoU of 0.1."""
     both_empty = truth.sum() + prediction.sum() == 0
     return {
@@ -101,7 +114,7 @@ def edition_5(truth, prediction, truth_spacing, prediction_spacing) -> dict[str,
 EDITIONS = {"I": edition_1_and_2, "II": edition_1_and_2, "III": edition_3, "IV": edition_4, "V": edition_5}
 
 
-def detection(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+def detection(truth: Mask, prediction: Mask) -> dict[str, float]:
     """Match every pair of lesions; one lesion may have several matches."""
     true_labels, true_count = flood_fill(truth)
     predicted_labels, predicted_count = flood_fill(prediction)
@@ -120,7 +133,7 @@ def detection(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     }
 
 
-def surface(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+def surface(mask: Mask, spacing: Spacing) -> Mask:
     """Places in mm (z, y, x) of the voxels with a face neighbour outside the mask or the image."""
     padded = np.pad(mask, 1)
     places = [
@@ -131,7 +144,7 @@ def surface(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray
     return np.array(places, float).reshape(-1, 3) * spacing[::-1]
 
 
-def surface_measures(truth, prediction, spacing, tolerance_mm) -> dict[str, float]:
+def surface_measures(truth: Mask, prediction: Mask, spacing: Spacing, tolerance_mm: float) -> dict[str, float]:
     """HD95 without interpolation and surface Dice from all pairwise distances."""
     a, b = surface(truth, spacing), surface(prediction, spacing)
     if not len(a) and not len(b):

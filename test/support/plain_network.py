@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 WINDOW = (8, 8, 4)
 
 
-def reference_parameter(name, shape, seed):
+def reference_parameter(name: str, shape: Sequence[int], seed: int) -> Tensor:
     """One tensor of the reference parameters (rule of the facts page)."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = rng.standard_normal(shape)
@@ -30,27 +32,28 @@ def reference_parameter(name, shape, seed):
     return torch.from_numpy(values.astype(np.float32))
 
 
-def reference_parameters(shapes, seed):
+def reference_parameters(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Tensor]:
     return {name: reference_parameter(name, shape, seed) for name, shape in shapes.items()}
 
 
-def reference_inputs(batch, patch, seed):
+def reference_inputs(batch: int, patch: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
     """CT and PET, each (batch, 1, *patch)."""
-    return tuple(
+    ct, pet = (
         torch.from_numpy(
             np.random.default_rng([seed, which]).standard_normal((batch, 1, *patch)).astype(np.float32)
         )
         for which in (1, 2)
     )
+    return ct, pet
 
 
 class PlainH2ASeg:
     """Call it with ``(ct, pet)``: the five logits, finest first."""
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self.parameters = parameters
 
-    def __call__(self, ct, pet):
+    def __call__(self, ct: Tensor, pet: Tensor) -> list[Tensor]:
         features_ct, features_pet = self.encode(ct, pet)
         f = torch.cat([features_ct[4], features_pet[4]], dim=1)
         predictions = [self.head("decoder.output5", f)]
@@ -63,7 +66,7 @@ class PlainH2ASeg:
         size = ct.shape[2:]
         return [self.up(p, size[0] // p.shape[2]) for p in reversed(predictions)]
 
-    def encode(self, ct, pet):
+    def encode(self, ct: Tensor, pet: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         features_ct, features_pet = [], []
         for level in (1, 2, 3, 4, 5):
             if level == 1:
@@ -80,30 +83,30 @@ class PlainH2ASeg:
             features_pet.append(pet)
         return features_ct, features_pet
 
-    def conv(self, name, x, stride=1):
+    def conv(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
         return F.conv3d(
             x, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias"), stride=stride, padding=1
         )
 
-    def linear(self, name, x):
+    def linear(self, name: str, x: Tensor) -> Tensor:
         return F.linear(x, self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"])
 
-    def prelu(self, name, x):
+    def prelu(self, name: str, x: Tensor) -> Tensor:
         slope = self.parameters[f"{name}.weight"]
         return torch.where(x >= 0, x, slope * x)
 
-    def norm(self, x):
+    def norm(self, x: Tensor) -> Tensor:
         return F.instance_norm(x, eps=1e-5)
 
-    def up(self, x, factor):
+    def up(self, x: Tensor, factor: int) -> Tensor:
         return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True)
 
-    def entry(self, name, x):
+    def entry(self, name: str, x: Tensor) -> Tensor:
         main = self.conv(f"{name}.conv_block.0", x)
         main = self.prelu(f"{name}.conv_block.2", self.norm(main))
         return self.conv(f"{name}.conv_block.4", main) + self.conv(f"{name}.conv_skip.0", x)
 
-    def residual(self, name, x, stride):
+    def residual(self, name: str, x: Tensor, stride: int) -> Tensor:
         main = self.prelu(f"{name}.conv_block.1", self.norm(x))
         main = self.conv(f"{name}.conv_block.2", main, stride)
         main = self.prelu(f"{name}.conv_block.5", self.norm(main))
@@ -111,30 +114,30 @@ class PlainH2ASeg:
         skip = self.prelu(f"{name}.conv_skip.1", self.norm(x))
         return main + self.conv(f"{name}.conv_skip.2", skip, stride)
 
-    def head(self, name, x):
+    def head(self, name: str, x: Tensor) -> Tensor:
         return self.conv(f"{name}.conv.2", self.prelu(f"{name}.conv.1", self.norm(x)))
 
-    def attend(self, name, kind, target, source, width):
+    def attend(self, name: str, kind: str, target: Tensor, source: Tensor, width: int) -> Tensor:
         q = F.conv3d(target, self.parameters[f"{name}.Q_conv_{kind}.weight"]).flatten(2)
         k = F.conv3d(source, self.parameters[f"{name}.K_conv_{kind}.weight"]).flatten(2)
         v = F.conv3d(source, self.parameters[f"{name}.V_conv_{kind}.weight"]).flatten(2)
         attention = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(width), dim=-1)
         return (attention @ v.transpose(1, 2)).transpose(1, 2).reshape(target.shape)
 
-    def directed(self, name, target, source, reduction):
+    def directed(self, name: str, target: Tensor, source: Tensor, reduction: int) -> Tensor:
         width = target.shape[1] // reduction
         own = self.attend(name, "target_target", target, target, width)
         cross = self.attend(name, "source_target", target, source, width)
         return F.conv3d((own + cross) / 2, self.parameters[f"{name}.out.weight"])
 
-    def bdsa(self, name, ct, pet, reduction, skip):
+    def bdsa(self, name: str, ct: Tensor, pet: Tensor, *, reduction: int, skip: bool) -> tuple[Tensor, Tensor]:
         new_ct = self.directed(f"{name}.sa_ct", ct, pet, reduction)
         new_pet = self.directed(f"{name}.sa_pet", pet, ct, reduction)
         return (ct + new_ct, pet + new_pet) if skip else (new_ct, new_pet)
 
-    def mcsa(self, name, ct, pet):
+    def mcsa(self, name: str, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
         merge = min(WINDOW)
-        tokens = [
+        token_ct, token_pet = (
             F.conv3d(
                 x,
                 self.parameters[f"{name}.win_merge_{modality}.weight"],
@@ -142,8 +145,8 @@ class PlainH2ASeg:
                 stride=merge,
             )
             for modality, x in (("ct", ct), ("pet", pet))
-        ]
-        inter = self.bdsa(f"{name}.inter_window_attention", *tokens, reduction=4, skip=False)
+        )
+        inter = self.bdsa(f"{name}.inter_window_attention", token_ct, token_pet, reduction=4, skip=False)
         ct = self.prelu(f"{name}.IR_ct1.1", self.norm(self.up(inter[0], merge) + ct))
         pet = self.prelu(f"{name}.IR_pet1.1", self.norm(self.up(inter[1], merge) + pet))
         intra_ct, intra_pet = torch.empty_like(ct), torch.empty_like(pet)
@@ -155,13 +158,13 @@ class PlainH2ASeg:
         pet = self.prelu(f"{name}.IR_pet2.1", self.norm(intra_pet + pet))
         return ct, pet
 
-    def gate(self, name, x):
+    def gate(self, name: str, x: Tensor) -> Tensor:
         means = x.mean(dim=(2, 3, 4))
         hidden = torch.tanh(self.linear(f"{name}.fc1", means))
         gain = torch.tanh(self.linear(f"{name}.fc2", hidden))
         return gain[:, :, None, None, None] * x
 
-    def tamw(self, name, ct, pet, f, pred):
+    def tamw(self, name: str, ct: Tensor, pet: Tensor, f: Tensor, pred: Tensor) -> Tensor:
         p = torch.softmax(pred, dim=1)
         back, fore = p[:, :1], p[:, 1:]
         gated_fore = self.gate(f"{name}.CA_fore", torch.cat([ct * fore, pet * fore, f], dim=1))
@@ -169,7 +172,7 @@ class PlainH2ASeg:
         return torch.cat([ct, pet, f], dim=1) + gated_fore - gated_back
 
 
-def windows(size):
+def windows(size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Index of every attention window of a level of the given size."""
     (height, width, depth), (h, w, d) = size, WINDOW
     for x in range(0, height, h):

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
+
+Cohort = Mapping[str, Mapping[str, Mapping[str, list[float]]]]
+Subsets = Mapping[str, str]
 
 LOWER_IS_BETTER = {"fpv_ml", "fnv_ml"}
 
@@ -58,12 +63,14 @@ def last(values: list[float]) -> Fraction | None:
     return exact(values[len(values) - 1])
 
 
-def figures(submissions: dict, cases: list[str], metric: str, reading) -> list[Fraction | None]:
+def figures(
+    submissions: Cohort, cases: list[str], metric: str, reading: Callable[[list[float]], Fraction | None]
+) -> list[Fraction | None]:
     """One figure per submission: the mean over cases."""
     return [mean([reading(submission[case][metric]) for case in cases]) for submission in submissions.values()]
 
 
-def editions_1_and_2(submissions: dict) -> dict:
+def editions_1_and_2(submissions: Cohort) -> dict[str, Any]:
     cases = list(next(iter(submissions.values())))
     dice = figures(submissions, cases, "dice", last)
     dice_ranks = rank(dice, "dice")
@@ -83,7 +90,7 @@ def editions_1_and_2(submissions: dict) -> dict:
     return {"mean_ranks": mean_ranks, "final": final, "values": {"Dice": dice}}
 
 
-def edition_3(submissions: dict, subset_of: dict) -> dict:
+def edition_3(submissions: Cohort, subset_of: Subsets) -> dict[str, Any]:
     """Average in a subset, rank in the subset, average the ranks over subsets, weigh."""
     mean_ranks = [Fraction(0)] * len(submissions)
     values = {}
@@ -102,7 +109,7 @@ def edition_3(submissions: dict, subset_of: dict) -> dict:
     return {"mean_ranks": mean_ranks, "final": final_ranks(mean_ranks), "values": values}
 
 
-def edition_4(submissions: dict, subset_of: dict) -> dict:
+def edition_4(submissions: Cohort, subset_of: Subsets) -> dict[str, Any]:
     """Average in a subset, average over subsets, rank, weigh."""
     mean_ranks = [Fraction(0)] * len(submissions)
     values = {}
@@ -118,7 +125,7 @@ def edition_4(submissions: dict, subset_of: dict) -> dict:
     return {"mean_ranks": mean_ranks, "final": final_ranks(mean_ranks), "values": values}
 
 
-def edition_5(submissions: dict) -> dict:
+def edition_5(submissions: Cohort) -> dict[str, Any]:
     cases = list(next(iter(submissions.values())))
     dice = figures(submissions, cases, "dice", trapezoid)
     dmm = figures(submissions, cases, "lesion_f1", trapezoid)
@@ -142,7 +149,7 @@ def pooled_f1(cases: list[tuple[str, int, int, int]]) -> Fraction | None:
     return mean(per_data_set)
 
 
-def hecktor(patients: list[tuple[np.ndarray, np.ndarray, tuple[float, float, float]]]) -> dict[str, float]:
+def hecktor(patients: list[tuple[NDArray[Any], NDArray[Any], tuple[float, float, float]]]) -> dict[str, float]:
     """Voxel by voxel: truth, prediction (z, y, x) and spacing of each patient."""
     result = {}
     for name, label in (("GTVp", 1), ("GTVn", 2)):

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 SPACING = (4.0, 4.0, 3.0)
 
 
-def write_tree(root: Path, *names: str, tumour_free: tuple[str, ...] = (), shape=(24, 36, 40)) -> Path:
+def write_tree(
+    root: Path, *names: str, tumour_free: tuple[str, ...] = (), shape: tuple[int, ...] = (24, 36, 40)
+) -> Path:
     """Write ``root/NAME/study/{CTres,SUV,SEG}.nii.gz`` (z, y, x): a warm cylinder in air with a hot ball."""
     for number, name in enumerate(names):
         rng = np.random.default_rng(number)

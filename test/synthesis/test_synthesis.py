@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.errors import InvalidImageError, MissingInputError, UsageError
-from synthesis import study as synthesis
+from synthesis.__main__ import main
 from synthesis.body import Grid, Tissue, paint_balls
-from synthesis.study import (
-    SyntheticBody,
-    find_anatomies,
-    split_anatomies,
-    synthesise,
-    synthesise_many,
-    write_case,
-)
+from synthesis.scan import SyntheticBody, synthesise
+from synthesis.study import find_anatomies, split_anatomies, synthesise_many, tracer_of, write_case
 from synthesis.tumours import LARGEST_LESION_ML, SMALLEST_LESION_ML
+from synthesis.uptake import Tracer
 
 COARSE = (8.0, 8.0, 8.0)
 NEVER = (Tissue.BRAIN, Tissue.BLADDER, Tissue.KIDNEY, Tissue.HEART)
@@ -51,12 +45,12 @@ def schematic_map(direction: tuple[float, ...] = (1, 0, 0, 0, -1, 0, 0, 0, 1)) -
     turned = np.array(direction).reshape(3, 3)
     x, y, z = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
     middle = (size - 1) / 2 * spacing
-    place = [(a * s - m) * d for a, s, m, d in zip((x, y, z), spacing, middle, np.diag(turned), strict=True)]
-    place[2] = place[2] + middle[2]
+    from_middle = [(a * s - m) * d for a, s, m, d in zip((x, y, z), spacing, middle, np.diag(turned), strict=True)]
+    from_middle[2] = from_middle[2] + middle[2]
     labels = np.zeros(size, np.uint8)
     for label, bodies in ORGANS.items():
         for centre, axes in bodies:
-            inside = sum(((p - c) / a) ** 2 for p, c, a in zip(place, centre, axes, strict=True)) < 1
+            inside = sum(((p - c) / a) ** 2 for p, c, a in zip(from_middle, centre, axes, strict=True)) < 1
             labels[inside & ((labels == 0) | (labels == Tissue.LUNG))] = label
     image = sitk.GetImageFromArray(labels.transpose(2, 1, 0))
     image.SetSpacing(spacing.tolist())
@@ -172,7 +166,7 @@ def test_direction_does_not_change_the_body(bodies: list[SyntheticBody]) -> None
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_uptake_of_healthy_organs(
-    organ_map: sitk.Image, tracer: synthesis.Tracer, ranges: dict[Tissue, tuple[float, float]], seed: int
+    organ_map: sitk.Image, tracer: Tracer, ranges: dict[Tissue, tuple[float, float]], seed: int
 ) -> None:
     body = synthesise(organ_map, tracer, seed, spacing=COARSE, lesions=0)
     suv, organs = array(body.suv), array(body.organs)
@@ -230,10 +224,10 @@ def test_no_lesion_lies_in_brain_bladder_kidney_or_heart(bodies: list[SyntheticB
 
 
 def test_bodies_from_real_anatomies(real_data: Path) -> None:
-    maps = synthesis.find_anatomies(real_data / "anatomy")
+    maps = find_anatomies(real_data / "anatomy")
     for path, tracer in ((maps[0], "fdg"), (maps[-1], "psma")):
-        body = synthesise(sitk.ReadImage(str(path)), synthesis.tracer_of(path.parent.name), 1, spacing=COARSE)
-        assert synthesis.tracer_of(path.parent.name) == tracer
+        body = synthesise(sitk.ReadImage(str(path)), tracer_of(path.parent.name), 1, spacing=COARSE)
+        assert tracer_of(path.parent.name) == tracer
         assert body.lesions
         assert not np.isin(array(body.organs)[array(body.seg) > 0], NEVER).any()
 
@@ -313,11 +307,9 @@ def test_held_out_anatomies_share_nothing_with_training(anatomies: Path) -> None
 
 
 def test_command_line(anatomies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    synthesis.add_arguments(parser)
     options = ["--anatomy", str(anatomies), "--out", str(tmp_path / "out"), "--count", "1", "--seed", "4"]
     options += ["--spacing", "10", "10", "10", "--subset", "held-out", "--held-out", "2", "--tracer", "psma"]
-    assert synthesis.main(parser.parse_args(options)) == 0
+    assert main(options) == 0
     output = capsys.readouterr()
     assert output.err == ""
     assert "1 synthetic bodies from 2 anatomies" in output.out

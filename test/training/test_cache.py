@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm.cases import find_cases
 from algorithm.errors import MissingInputError
 from test.support.trees import SPACING, alter, write_image, write_tree
 from training import cache as cache_module
 from training.__main__ import main
 from training.cache import build_cache, tumour_statistics
-from training.datasets import find_cases
 
 
 def build(root, tmp_path, spacing=SPACING):
@@ -56,7 +56,7 @@ def test_several_processes_make_the_same_entries(tmp_path):
     together = build_cache(cases, tmp_path / "together", SPACING, progress=False, workers=2)
 
     assert together.skipped == alone.skipped
-    assert [case.name for case in together.cases] == ["a/study", "c/study"]
+    assert [case.name for case in together.cases] == ["a_study", "c_study"]
     for one, other in zip(alone.cases, together.cases, strict=True):
         files = sorted(path.name for path in one.folder.iterdir())
         assert files == sorted(path.name for path in other.folder.iterdir())
@@ -75,14 +75,14 @@ def test_another_spacing_keeps_the_lesion_volume(tmp_path):
 def test_the_way_to_a_coarser_grid_and_back_costs_little(tmp_path, capsys):
     root = write_tree(tmp_path / "data", "a", "b", "free", tumour_free=("free",))
     grids = ["--spacing", *["4", "4", "3"], "--spacing", *["8", "8", "6"], "--spacing", *["16", "16", "12"]]
-    assert main(["resampling", "--data", str(root), *grids]) == 0
+    assert main(["resampling", "--cases", str(root), *grids]) == 0
 
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "x" in line and "|" in line]
     same, coarse, coarsest = rows[-3:]
-    assert same[:5] == ["| 4x4x3", "2", "1.000", "1.000", "1.000 (a/study) |"]
+    assert same[:5] == ["| 4x4x3", "2", "1.000", "1.000", "1.000 (a_study) |"]
     assert 1 > float(coarse[2]) > 0.8 > float(coarsest[2]) > 0
 
-    assert main(["resampling", "--data", str(root), "--spacing", "4", "0", "3"]) == 2
+    assert main(["resampling", "--cases", str(root), "--spacing", "4", "0", "3"]) == 2
     assert "--spacing must be above 0 mm, got 4 0 3" in capsys.readouterr().err
 
 
@@ -195,14 +195,14 @@ def test_damaged_cases_are_named_with_their_reasons_and_the_rest_is_used(tmp_pat
     built = build(root, tmp_path)
     reasons = {each.name: each.reason for each in (*found.skipped, *built.skipped)}
 
-    assert [case.name for case in built.cases] == ["e/study", "f/study"]
+    assert [case.name for case in built.cases] == ["e_study", "f_study"]
     assert [case.tumour_ml > 0 for case in built.cases] == [False, True]
-    assert reasons["a/study"] == "no SEG.nii.gz"
-    assert "SEG.nii.gz (40x36x24 voxels of 3.00x3.00x3.00 mm" in reasons["b/study"]
-    assert "does not lie on the grid of SUV.nii.gz (40x36x24 voxels of 4.00x4.00x3.00 mm" in reasons["b/study"]
-    assert "must be in SUV" in reasons["c/study"]
-    assert "looks like Bq/ml" in reasons["c/study"]
-    assert "CTres.nii.gz" in reasons["d/study"]
+    assert reasons["a_study"] == "no SEG.nii.gz"
+    assert "SEG.nii.gz (40x36x24 voxels of 3.00x3.00x3.00 mm" in reasons["b_study"]
+    assert "does not lie on the grid of SUV.nii.gz (40x36x24 voxels of 4.00x4.00x3.00 mm" in reasons["b_study"]
+    assert "must be in SUV" in reasons["c_study"]
+    assert "looks like Bq/ml" in reasons["c_study"]
+    assert "CTres.nii.gz" in reasons["d_study"]
     assert str(root) not in "".join(reasons.values())
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_checksum_is_found(tmp_path):
     content = gzip.compress(gzip.decompress(path.read_bytes())[:-4000])
     path.write_bytes(content)
 
-    assert [each.name for each in build(root, tmp_path).skipped] == ["b/study"]
+    assert [each.name for each in build(root, tmp_path).skipped] == ["b_study"]
 
 
 def test_statistics_are_those_of_the_tumour_voxels(tmp_path):

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
-from test.trees import write_tree
+from test.support.broken_machine import (
+    DAMAGES,
+    BrokenActivation,
+    BrokenNormalisation,
+    Damage,
+    Machine,
+    a_tenth_too_long,
+    not_a_number,
+)
+from test.support.trees import write_tree
 from training.__main__ import main
 from training.kernels import KernelError, Kernels, proof, proven_kernels
 from training.kernels.convolution import Convolution
@@ -30,7 +35,6 @@ pytestmark = pytest.mark.numerical
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 SMALL = Architecture(channels=(2, 4, 8, 16, 32), window=(4, 4, 2))
-ATEN = torch.ops.aten
 PLAIN = Convolution((2, 8, 6, 5, 4), (4, 8, 3, 3, 3), True, (1, 1, 1), (1, 1, 1), True, 1)
 STRIDED = replace(PLAIN, stride=(2, 2, 2), bias=False)
 MERGING = Convolution((1, 8, 8, 8, 4), (8, 8, 4, 4, 4), True, (4, 4, 4), (0, 0, 0), False, 1)
@@ -40,95 +44,6 @@ SIMULATED = [PLAIN, STRIDED, MERGING]
 @pytest.fixture(autouse=True)
 def _nothing_is_proven_yet() -> None:
     proof._proof.cache_clear()
-
-
-Damage = Callable[[Tensor], Tensor]
-
-
-class Machine(TorchDispatchMode):
-    """A processor whose bfloat16 convolutions are float32's, rounded, whatever this machine's are; then damaged.
-
-    Parameters
-    ----------
-    damage : dict of callable, optional
-        What happens to the output and to the gradients of input and weight.
-    only : callable, optional
-        Shape of the input of the convolutions that are damaged; all by default.
-    also_float32 : str
-        "never", "onednn": while oneDNN is on, or "always".
-    """
-
-    def __init__(
-        self,
-        damage: dict[str, Damage] | None = None,
-        only: Callable[[torch.Size], bool] = lambda shape: True,
-        also_float32: str = "never",
-    ) -> None:
-        super().__init__()
-        self.damage, self.only, self.also_float32 = damage or {}, only, also_float32
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in (ATEN.convolution.default, ATEN.convolution_backward.default):
-            return func(*args, **(kwargs or {}))
-        forward = func is ATEN.convolution.default
-        x = args[0] if forward else args[1]
-        narrow = x.dtype is torch.bfloat16
-        precise = [each.float() if isinstance(each, Tensor) else each for each in args]
-        found = func(*precise, **(kwargs or {}))
-        found = [found] if forward else list(found)
-        found = [None if each is None else each.to(x.dtype) for each in found]
-        strikes = self.also_float32 == "always" or (
-            self.also_float32 == "onednn" and bool(torch.backends.mkldnn.enabled)
-        )
-        if self.only(x.shape) and (narrow or strikes):
-            names = ["output"] if forward else ["input gradient", "weight gradient"]
-            for place, name in enumerate(names):
-                if found[place] is not None and name in self.damage:
-                    found[place] = self.damage[name](found[place])
-        return found[0] if forward else tuple(found)
-
-
-def not_a_number(value: Tensor) -> Tensor:
-    return torch.full_like(value, torch.nan)
-
-
-def one_infinite(value: Tensor) -> Tensor:
-    value[0, 1, 0, 0, 0] = torch.inf
-    return value
-
-
-def a_channel_is_missing(value: Tensor) -> Tensor:
-    value[:, -1] = 0
-    return value
-
-
-def an_edge_is_missing(value: Tensor) -> Tensor:
-    value[..., -1] = 0
-    return value
-
-
-def a_tenth_too_long(value: Tensor) -> Tensor:
-    return value * 1.1
-
-
-def mirrored(value: Tensor) -> Tensor:
-    return value.flip(2)
-
-
-def another_each_time(value: Tensor, calls: Iterator[int] = itertools.count()) -> Tensor:  # noqa: B008
-    value[0, 0, 0, 0, 0] *= 1 + next(calls) % 2 / 128  # less than the tolerance
-    return value
-
-
-DAMAGES = [
-    not_a_number,
-    one_infinite,
-    a_channel_is_missing,
-    an_edge_is_missing,
-    a_tenth_too_long,
-    mirrored,
-    another_each_time,
-]
 
 
 def gradients(
@@ -312,20 +227,6 @@ def test_slower_kernels_are_named_in_the_log() -> None:
     ]
 
 
-class Elsewhere(Machine):
-    """A machine with right convolutions and a normalisation whose backward pass is damaged."""
-
-    def __init__(self, damage: Damage) -> None:
-        super().__init__()
-        self.damage_of_norm = damage
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = super().__torch_dispatch__(func, types, args, kwargs)
-        if func is ATEN.native_batch_norm_backward.default and args[0].dtype is torch.bfloat16:
-            found = (self.damage_of_norm(found[0]), *found[1:])
-        return found
-
-
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -338,7 +239,7 @@ class Elsewhere(Machine):
     ],
 )
 def test_what_no_kernel_of_a_convolution_can_mend_ends_the_run(damage: Damage, sentence: str) -> None:
-    with Elsewhere(damage), pytest.raises(KernelError) as caught:
+    with BrokenNormalisation(damage), pytest.raises(KernelError) as caught:
         prove(SMALL, (32, 32, 16), 2, torch.bfloat16, CPU)
 
     assert sentence in str(caught.value)
@@ -350,7 +251,7 @@ def test_what_no_kernel_of_a_convolution_can_mend_ends_the_run(damage: Damage, s
 def options(tmp_path: Path, *more: str) -> list[str]:
     tree = write_tree(tmp_path / "data", "a", "b")
     network = "--spacing 4 4 3 --patch 32 32 16 --channels 2 4 8 16 32 --device cpu --split all --batch 2"
-    where = ["--data", str(tree), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    where = ["--cases", str(tree), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
     return ["fit", *where, *network.split(), *more]
 
 
@@ -364,7 +265,7 @@ def test_a_run_says_what_was_proven_once_and_a_broken_machine_exits_with_3(
     assert "gradients are those of float32" not in capsys.readouterr().out
 
     proof._proof.cache_clear()
-    with Elsewhere32():
+    with BrokenActivation():
         assert main([*command, "--out", str(tmp_path / "broken")]) == 3
     error = capsys.readouterr().err
     assert error.startswith("Error: ")
@@ -373,35 +274,28 @@ def test_a_run_says_what_was_proven_once_and_a_broken_machine_exits_with_3(
     assert not (tmp_path / "broken" / "state.pt").exists()
 
 
-class Elsewhere32(TorchDispatchMode):
-    """A machine whose leaky ReLU lets no gradient through wherever oneDNN is on."""
+def test_it_is_said_once_in_a_process(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "training.kernels"):
+        for _ in range(2):
+            proven_kernels(SMALL, (32, 32, 16), 2, None, CPU)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if func is ATEN.leaky_relu_backward.default and torch.backends.mkldnn.enabled:
-            return torch.zeros_like(found)
-        return found
-
-
-def test_it_is_said_once_in_a_process() -> None:
-    lines: list[str] = []
-    for _ in range(2):
-        proven_kernels(SMALL, (32, 32, 16), 2, None, CPU, lines.append)
-
-    assert len(lines) == 1
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
 def test_another_instruction_set_is_proven_too(limit: str) -> None:
     script = """
+import logging
+import sys
 import torch
 from algorithm.network.architecture import Architecture
 from training.kernels import proven_kernels
-from training.loop import autocast_dtype
+from training.device import autocast_dtype
 
 architecture = Architecture(channels=(2, 4, 8, 16, 32), window=(4, 4, 2))
 cpu = torch.device("cpu")
-proven_kernels(architecture, (32, 32, 16), 2, autocast_dtype("auto", cpu), cpu, print)
+logging.basicConfig(format="%(message)s", level="INFO", stream=sys.stdout)
+proven_kernels(architecture, (32, 32, 16), 2, autocast_dtype("auto", cpu), cpu)
 """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
     done = subprocess.run(

@@ -7,10 +7,10 @@ import copy
 import dataclasses
 import functools
 import itertools
+import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -23,6 +23,8 @@ from algorithm.network.h2aseg import H2ASeg
 from training.kernels.convolution import Convolution, KernelError, by, without_onednn
 from training.kernels.routing import Kernels
 from training.kernels.trial import spoil_freed_memory
+
+log = logging.getLogger(__name__)
 
 LEAST_LIKENESS = 0.99
 """Of each weight's gradient with that of float32: their cosine times the ratio of their lengths, 1 where equal."""
@@ -67,11 +69,10 @@ def proven_kernels(
     batch: int,
     dtype: torch.dtype | None,
     device: torch.device,
-    say: Callable[[str], None],
 ) -> AbstractContextManager[object]:
     """Return what to enter around each forward pass so that its gradients are right on this machine.
 
-    Which kernels it takes, and how they were found, is said once in a process.
+    Which kernels it takes, and how they were found, is logged once in a process.
 
     Parameters
     ----------
@@ -83,7 +84,6 @@ def proven_kernels(
     dtype : torch.dtype or None
         What ``torch.autocast`` computes in.
     device : torch.device
-    say : callable
 
     Raises
     ------
@@ -94,7 +94,7 @@ def proven_kernels(
     proof = _proof(architecture, patch, batch, dtype, device, torch.get_num_threads())
     if _proof.cache_info().misses > before:
         for line in proof.report:
-            say(line)
+            log.info(line)
     return proof.kernels if proof.kernels.routes else contextlib.nullcontext()
 
 

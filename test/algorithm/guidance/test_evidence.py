@@ -13,6 +13,7 @@ from algorithm.guidance.evidence import (
     Surroundings,
     log_odds,
     look_around,
+    standing_out,
 )
 
 SPACING_ZYX = np.array([3.0, 4.0, 4.0])
@@ -110,3 +111,22 @@ def test_there_is_a_fitted_weight_for_every_feature_and_the_constant() -> None:
         assert len(weights) == len(FEATURES) + 1
         assert np.isfinite(weights).all()
         assert np.any(weights)
+
+
+def test_a_missed_lesion_stands_out_to_half_of_its_contrast(slab: Surroundings) -> None:
+    suv = np.ones_like(slab.suv)
+    suv[2:7, 7:14, 10:16] = 4.0
+    suv[3:6, 8:13, 11:15] = 9.0  # half way between 1 and 9 is 5
+    region = standing_out(replace(slab, suv=suv), slab.wrong)
+
+    np.testing.assert_array_equal(region, suv == 9.0)
+
+
+def test_what_hardly_stands_out_or_goes_on_beyond_reach_does_not_grow(slab: Surroundings) -> None:
+    faint = np.ones_like(slab.suv)
+    faint[3:6, 8:13, 11:15] = 1.9
+    organ = np.ones_like(slab.suv)
+    organ[:, 8:13, 8:] = 9.0
+
+    assert not standing_out(replace(slab, suv=faint), slab.wrong).any()
+    assert not standing_out(replace(slab, suv=organ), slab.wrong & (slab.distance_mm <= REACH_MM)).any()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from algorithm.errors import DeviceError
-from algorithm.inference.device import PRECISIONS, choose_device, choose_dtype, dtype_of, precision_of
+from algorithm.inference.device import choose_device, choose_dtype, dtype_of, precision_of
+from algorithm.inference.precision import PRECISIONS
 
 
 class TestChoices:

@@ -13,11 +13,11 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.cases import Case
 from algorithm.errors import MissingInputError, OutputError
 from algorithm.jsonfile import read_json
 from algorithm.scribbles import Scribbles, parse_scribbles
 from evaluation.__main__ import main as command
-from evaluation.cases import Case
 from evaluation.interactive.loop import STEPS, Played, kinds_of, play
 from evaluation.interactive.network import InProcess
 from evaluation.interactive.results import summarise, table, to_content

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm.cases import Case
 from algorithm.errors import GeometryError, InvalidImageError
 from evaluation.__main__ import main
-from evaluation.cases import Case
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.lesions import (
     ELSEWHERE,
@@ -153,3 +153,11 @@ def test_a_case_without_mask_is_named(
     prediction.unlink()
     assert main(["lesions", "--input", str(tmp_path / "cases"), "--prediction", str(prediction.parent)]) == 2
     assert "has no mask of synthetic_0_study" in capsys.readouterr().err
+
+
+def test_the_list_of_cases_has_one_name(case, prediction, tmp_path, capsys):
+    tables = []
+    for option in ("--cases", "--input"):  # the second is what the first was called
+        assert main(["lesions", option, str(tmp_path / "cases"), "--prediction", str(prediction.parent)]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1] != ""

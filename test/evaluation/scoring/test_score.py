@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm.cases import case_name
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError, UsageError
 from evaluation.__main__ import COMMANDS, main
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import METRICS
-from evaluation.scoring.pairs import case_name, find_pairs
+from evaluation.scoring.pairs import find_pairs
 from evaluation.scoring.score import CaseScore, aggregate, score_pair, score_pairs, summarise
 from test.evaluation.scoring.test_metrics import EMPTY, ONE, voxels
 from test.support import plain_metrics
@@ -220,10 +221,10 @@ def test_two_masks_of_one_case_are_an_error(cohort):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name\nfdg_a\n", "must have the column case"),
-        ("case,tracer\nfdg_a,fdg\n", "must have the column case"),
-        ("", "got no rows"),
-        ("case\nfdg_a\nfdg_a\n", "names fdg_a more than once"),
+        ("name\nfdg_a\n", "unknown column name"),
+        ("case,dice\nfdg_a,1\n", "has the unknown column dice; known are case, ct"),
+        ("", "has no rows"),
+        ("case\nfdg_a\nfdg_a\n", "has the case fdg_a twice"),
     ],
 )
 def test_a_wrong_table_is_one_sentence(cohort, text, told):
@@ -300,3 +301,11 @@ def test_a_command_whose_module_is_missing_is_a_broken_installation(monkeypatch,
     monkeypatch.setitem(COMMANDS, "cohort", dataclasses.replace(COMMANDS["cohort"], options="nowhere:add"))
     assert main(["cohort"]) == 3
     assert "needs the module nowhere, which is not installed; run" in capsys.readouterr().err
+
+
+def test_the_paths_of_a_list_may_lie_beside_it(cohort, tmp_path):
+    table = cohort / "cases.csv"
+    table.write_text("case,truth,prediction,tracer\none,truth/psma_c.nii.gz,prediction/stray.mha,psma\n")
+    (pair,), _ = find_pairs(cohort / "truth", cohort / "prediction", table)
+    assert (pair.truth, pair.prediction) == (cohort / "truth/psma_c.nii.gz", cohort / "prediction/stray.mha")
+    assert pair.subset == "psma"

@@ -1,0 +1,59 @@
+"""The images of a case with truth, all on the PET's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from algorithm.cases.case import Case
+from algorithm.errors import GeometryError, InvalidImageError, MissingInputError, UserError
+from algorithm.images import geometry_text, read_image, read_pet_ct, same_geometry
+
+
+@dataclass(frozen=True)
+class Study:
+    """The images of a case, all on the PET's grid: CT in HU and PET in SUV (float32), contours (uint8 0/1)."""
+
+    ct: sitk.Image
+    pet: sitk.Image
+    seg: sitk.Image
+
+
+def read_study(case: Case) -> Study:
+    """Read a case and put all its images on the PET's grid.
+
+    The contours' labels other than 0 become 1 (as in the released training code; in HECKTOR primary tumour and
+    nodes are both tumour).
+
+    Raises
+    ------
+    MissingInputError
+        The case has no truth.
+    UserError
+        A file cannot be decoded, the PET is not in SUV, the contours lie on another grid, or hold no labels.
+    """
+    if case.truth is None:
+        raise MissingInputError(f"the case {case.name} has no truth; add its contours")
+    pair = read_pet_ct(case.ct, case.pet)
+    labels = read_image(case.truth, "SEG")
+    if case.truth_on_own_grid:
+        labels = sitk.Resample(labels, pair.pet, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
+    elif not same_geometry(labels, pair.pet):
+        raise GeometryError(
+            f"{case.truth.name} ({geometry_text(labels)}) does not lie on the grid of {case.pet.name} "
+            f"({geometry_text(pair.pet)}); resample it"
+        )
+    values = sitk.GetArrayViewFromImage(labels)
+    if not np.array_equal(values, np.round(values)):
+        raise InvalidImageError(f"{case.truth.name} holds fractions, expected whole-numbered labels")
+    return Study(ct=pair.ct, pet=pair.pet, seg=sitk.Cast(sitk.NotEqual(labels, 0.0), sitk.sitkUInt8))
+
+
+def reason(error: UserError, case: Case) -> str:
+    """Return an error's sentence without the case's folders, which the reader knows from the case's name."""
+    text = str(error)
+    for path in case.files:
+        text = text.replace(str(path), path.name)
+    return text

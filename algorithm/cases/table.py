@@ -1,0 +1,141 @@
+"""Tables of cases (CSV): the one schema of :mod:`algorithm.cases`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from algorithm.cases.case import Case
+from algorithm.errors import MissingInputError, UsageError
+
+COLUMNS = (
+    "case",
+    "ct",
+    "pet",
+    "truth",
+    "prediction",
+    "patient",
+    "tracer",
+    "centre",
+    "data_set",
+    "subset",
+    "synthetic",
+)
+
+Row = dict[str, str]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read any CSV with a line of headings, as texts.
+
+    Raises
+    ------
+    MissingInputError
+        The file cannot be read.
+    UsageError
+        It has no rows.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, restkey="", restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MissingInputError(f"cannot read the table {path}: {error}; give a CSV in UTF-8") from error
+    if not rows:
+        raise UsageError(f"the table {path} has no rows; give one per case")
+    return rows
+
+
+def read_table(path: Path, needed: Iterable[str] = (), *, others: bool = True) -> dict[str, Row]:
+    """Read a table of cases by the columns of the schema, empty where the file has no such column.
+
+    Parameters
+    ----------
+    path : Path
+    needed : iterable of str
+        Columns besides ``case`` that must be there and have no empty cell.
+    others : bool
+        Whether columns outside the schema may stand in it. They are left alone.
+
+    Returns
+    -------
+    dict
+        Case to its row, in the order of the file.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file, or it cannot be read.
+    UsageError
+        A column is missing, a cell of it empty, or a case stands there twice.
+    """
+    if not _is_file(path):
+        raise MissingInputError(f"there is no table of cases at {path}; check the path")
+    rows = read_rows(path)
+    unknown = [name for name in rows[0] if name not in COLUMNS]
+    if unknown and not others:
+        raise UsageError(f"the table {path} has the unknown column {unknown[0]}; known are {', '.join(COLUMNS)}")
+    for column in ("case", *needed):
+        require_column(path, rows, column)
+        for row in rows:
+            if not row[column].strip():
+                raise UsageError(f"the table {path} gives no {column} for {row['case'] or 'a case'}; fill it in")
+    listed: dict[str, Row] = {}
+    for row in rows:
+        if listed.setdefault(row["case"], row) is not row:
+            raise UsageError(f"the table {path} has the case {row['case']} twice; give each case one row")
+    return {case: {column: row.get(column, "") for column in COLUMNS} for case, row in listed.items()}
+
+
+def require_column(path: Path, rows: Sequence[Row], column: str) -> None:
+    """Raise UsageError unless a table has a column."""
+    if column not in rows[0]:
+        got = ", ".join(name for name in rows[0] if name) or "missing"
+        raise UsageError(f"the table {path} lacks the column {column}; its columns are {got}")
+
+
+def cases_of_table(path: Path) -> list[Case]:
+    """Read the pairs of a table of cases, in the order of the file.
+
+    Raises
+    ------
+    MissingInputError
+        The table or a file that it names is missing.
+    UsageError
+        The table lacks a column or cell, or a case's name cannot name a file.
+    """
+    return [_case(path, name, row) for name, row in read_table(path, ("ct", "pet")).items()]
+
+
+def is_yes(text: str) -> bool:
+    """Read a yes/no cell of a CSV; an empty one is no."""
+    return text.strip().lower() in ("1", "true", "yes", "synthetic")
+
+
+def _case(path: Path, name: str, row: Row) -> Case:
+    if name in (".", "..") or "/" in name or "\\" in name:
+        raise UsageError(f"{path} has a case called {name!r}, which cannot name a file; rename it")
+    files = {role: path.parent / row[role] for role in ("ct", "pet", "truth") if row[role]}
+    for role, file in files.items():
+        if not file.exists():
+            raise MissingInputError(f"{path} names the {role} {file} of case {name}, which is not there")
+    return Case(
+        name,
+        files["ct"],
+        files["pet"],
+        files.get("truth"),
+        synthetic=is_yes(row["synthetic"]),
+        patient=row["patient"],
+        tracer=row["tracer"].strip().lower() or None,
+        centre=row["centre"] or None,
+        data_set=row["data_set"] or None,
+        subset=row["subset"] or None,
+    )
+
+
+def _is_file(path: Path) -> bool:
+    """Ask whether there is a regular file; where the system refuses to look, there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

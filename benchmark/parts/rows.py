@@ -1,0 +1,54 @@
+"""What the rows and texts of the parts have in common."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.session import Session, times
+
+Row = dict[str, str]
+
+RELEASED_PATCH = (128, 128, 64)
+
+_OF_CASE = ("weights", "size", "spacing")
+_OPTIONS_OF = {
+    "patch": ("weights", "repetitions"),
+    "body": (*_OF_CASE, "windows"),
+    "startup": (*_OF_CASE, "repetitions"),
+    "growth": (*_OF_CASE, "growing_flips", "growing_checkpoints"),
+    "agreement": (*_OF_CASE, "flips", "cases"),
+    "deadline": (*_OF_CASE, "time_limit"),
+    "serving": (*_OF_CASE, "repetitions"),
+    "scoring": ("size", "lesions"),
+}
+
+
+def patches_of(session: Session) -> list[Sequence[int]]:
+    """Return the patch of each setting."""
+    return [session.settings[setting]["patch"] for setting in session.options.setting]
+
+
+def body_text(session: Session) -> str:
+    """Return the body and the settings in lines of Markdown."""
+    lines = [f"Body: {session.body['how']}; {times(session.options.size)} voxels."]
+    for setting in session.options.setting:
+        how = session.settings[setting]
+        grid = "the image's own" if how["spacing"] is None else f"{times(how['spacing'])} mm"
+        lines.append(
+            f"Setting `{setting}`: {how['name']}; windows of {times(how['patch'])} at {how['overlap']:.0%} "
+            f"overlap, spacing {grid}."
+        )
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def command(session: Session, part: str, **chosen: Any) -> str:
+    """Return the command that measures a row and those it is compared with; what nobody chose is left out."""
+    words = ["python", "-m", "benchmark", part]
+    given = {name: getattr(session.options, name) for name in _OPTIONS_OF[part]}
+    for name, value in {**given, **chosen}.items():
+        if value is not None:
+            words.append("--" + name.replace("_", "-"))
+            words += map(str, value) if isinstance(value, (list, tuple)) else [str(value)]
+    return f"`{shlex.join(words)}`"

@@ -1,0 +1,61 @@
+"""One run of the benchmarks: the parts in turn, their sections printed and written."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+
+from algorithm.errors import DeviceError
+from benchmark.parts import PARTS
+from benchmark.results import table, write_results
+from benchmark.session import Session
+
+log = logging.getLogger(__name__)
+
+_HEAD = """
+# Benchmarks
+
+Written by `python -m benchmark`; every row names the command that measures it again. Bodies are synthetic
+and say nothing of how well tumours are found.
+
+Beside each figure stand two floors, from what this machine was measured to do at its best:
+
+* **Arithmetic floor**: the operations of all convolutions and matrix products of the published network (counted
+  with `torch.utils.flop_counter`, a multiplication with its addition being two), over the rate of one large
+  square matrix product or 3x3x3 convolution in the same precision, whichever is faster. No program that does all
+  these operations at that rate is faster; convolutions by transforms, which need fewer operations, could be.
+* **Bytes floor**: parameters, both inputs and the output once, and the output of each convolution (attention
+  projections included) twice, as it is written once and read once, over the rate of a large copy, which counts
+  reading and writing. It is what remains when everything between two convolutions is fused into them; only what
+  stays in the processor's caches between two layers can undercut it.
+
+The two overlap in time at best: the machine's limit is the larger of them, not their sum. A floor of several
+windows is that of one times their number.
+"""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure the chosen parts, print their tables and write them; returns the exit code.
+
+    Raises
+    ------
+    DeviceError
+        The device asked for is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
+        session = Session(args, Path(folder))
+        machine = table([{"property": name, "value": value} for name, value in session.machine.items()])
+        print(machine, flush=True)
+        if not session.devices:
+            raise DeviceError(f"--device {args.device}: {session.machine['GPU']}; choose another")
+        dropped: list[str] = []
+        for name in args.parts or PARTS:
+            section = PARTS[name](session)
+            print(f"\n{section}", flush=True)
+            dropped += write_results(args.out, _HEAD, machine, [section])
+    if dropped:
+        log.info("left out of %s, being of another machine: %s", args.out, ", ".join(dropped))
+    log.info("results: %s", args.out)
+    return 0

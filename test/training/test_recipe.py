@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from training.recipe import Augmentation, Recipe
+
+
+@pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"gamma": 0.5}, {"scaling": 1.0}])
+def test_augmentation_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Augmentation(**wrong)
+
+
+def test_the_cosine_rises_and_falls_to_zero():
+    rates = [Recipe(steps=100, warm_up=10, learning_rate=1.0).learning_rate_at(step) for step in range(100)]
+
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_the_released_rate_shrinks_by_one_percent_per_epoch():
+    recipe = Recipe(optimiser="released", learning_rate=1e-4, steps_per_epoch=7)
+
+    assert recipe.learning_rate_at(6) == 1e-4
+    assert recipe.learning_rate_at(7 * 200) == pytest.approx(1e-4 * 0.99**200)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from algorithm.weights import load_checkpoint
+from test.conftest import ROOT
+from test.support.training_runs import (
+    assert_identical,
+    options,
+    state_of,
+)
+from test.support.trees import alter, write_tree
+from training.__main__ import main
+
+
+@pytest.mark.numerical
+def test_a_killed_run_goes_on_bit_for_bit(tree, cache_folder, tmp_path):
+    more = ["--steps", "14", "--save-every", "2", "--split", "all", "--patch", "64", "32", "16"]
+    killed = options(tree, cache_folder, tmp_path / "killed", *more)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *killed], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    state = tmp_path / "killed" / "state.pt"
+    deadline = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < state_of(tmp_path / "killed")["progress"]["step"] < 14
+
+    assert main(killed) == 0
+    assert main(options(tree, cache_folder, tmp_path / "whole", *more)) == 0
+    assert_identical(state_of(tmp_path / "killed"), state_of(tmp_path / "whole"))
+    one, other = (load_checkpoint(tmp_path / name / "last.json").description for name in ("killed", "whole"))
+    assert one.sha256 == other.sha256
+
+
+def test_a_time_budget_stops_cleanly_and_the_rest_follows(tree, cache_folder, tmp_path, capsys):
+    more = ["--steps", "4", "--split", "all"]
+    assert main(options(tree, cache_folder, tmp_path / "run", *more, "--time-budget", "0")) == 0
+    assert "time budget used up at step 1;" in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "run" / "last.json").description.provenance["steps"] == 1
+
+    assert main(options(tree, cache_folder, tmp_path / "run", *more)) == 0
+    assert main(options(tree, cache_folder, tmp_path / "whole", *more)) == 0
+    assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
+
+
+def test_a_run_goes_on_where_its_data_were_copied_to(tree, cache_folder, tmp_path):
+    more = ["--steps", "4", "--split", "all"]
+    assert main(options(tree, cache_folder, tmp_path / "run", *more, "--time-budget", "0")) == 0
+    moved = tmp_path / "elsewhere" / tree.name
+    shutil.copytree(tree, moved, copy_function=shutil.copyfile)  # not its times
+    assert main(options(moved, tmp_path / "cache", tmp_path / "run", *more)) == 0
+    assert main(options(tree, cache_folder, tmp_path / "whole", *more)) == 0
+    assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("file", ["CTres", "SUV"])
+def test_a_run_does_not_go_on_with_other_images(file, tmp_path, capsys):
+    root = write_tree(tmp_path / "data", *"ab")
+    fixed = ("--ct-normalisation", "clip-scale:-300:300", "--pet-normalisation", "clip-scale:0:15")
+    line = options(root, tmp_path / "cache", tmp_path / "run", "--steps", "4", "--split", "all", *fixed)
+    assert main([*line, "--time-budget", "0"]) == 0
+    alter(root / f"a/study/{file}.nii.gz", lambda values: values * 1.5)
+    assert main(line) == 2
+    assert "training cases" in capsys.readouterr().err
+
+
+def test_other_options_do_not_resume(tree, cache_folder, tmp_path, capsys):
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 0
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "2", "--seed", "5")) == 2
+
+    assert "holds a run with other values of seed, steps; repeat its options" in capsys.readouterr().err
+
+
+def test_a_refused_run_leaves_the_split_of_the_first(tree, cache_folder, tmp_path, capsys):
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 0
+    before = (tmp_path / "split.json").read_text()
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1", "--split", "all")) == 2
+    assert "holds a run with other values of ct, pet, training cases" in capsys.readouterr().err
+    assert (tmp_path / "split.json").read_text() == before
+
+
+def test_tensorboard_keeps_every_epoch_over_a_resume(tree, cache_folder, tmp_path):
+    for more in (["--time-budget", "0"], []):
+        assert main(options(tree, cache_folder, tmp_path, "--steps", "3", "--steps-per-epoch", "1", *more)) == 0
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    assert [point.step for point in events.Scalars("loss")] == [1, 2, 3]
+
+
+def test_a_damaged_state_is_explained(tree, cache_folder, tmp_path, capsys):
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 2
+
+    assert f"cannot resume from {tmp_path / 'state.pt'}: it is damaged; remove it" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""In which number format a run trains."""
+
+from __future__ import annotations
+
+import torch
+
+from algorithm.errors import DeviceError
+from algorithm.inference.precision import Precision
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """Return the type that ``torch.autocast`` computes in; None: float32 throughout.
+
+    ``auto`` is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU. Inference chooses
+    otherwise (``algorithm.inference.device``): float16 loses small gradients, and it has none.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot train in this precision.
+    """
+    if device.type == "cuda":
+        has_bfloat16, fallback = torch.cuda.is_bf16_supported(including_emulation=False), torch.float16
+    else:
+        has_bfloat16, fallback = torch.ops.mkldnn._is_mkldnn_bf16_supported(), None
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16 else fallback
+    if precision == "float16" and device.type == "cpu":
+        raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
+    if precision == "bfloat16" and not has_bfloat16 and device.type == "cpu":
+        raise DeviceError("--precision bfloat16: this CPU does not compute in it; use float32")
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -1,0 +1,191 @@
+"""The options of ``python -m training``'s commands, made once from the command line; imports nothing slow."""
+
+# ruff: noqa: RUF009  (option makes a field, as dataclasses.field does)
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from algorithm.cases import Layout
+from algorithm.errors import UsageError
+from algorithm.inference.memory import host_limit_bytes
+from algorithm.network.architecture import Architecture
+from training.command_line import REQUIRED, Options, add_options, option, options_from
+from training.recipe import LEARNING_RATES, Recipe
+
+_WORKER_BYTES = 3 * 10**9
+
+_NORMALISATION = "clip-scale:LOW:HIGH or z-score-stored:LOW:HIGH:MEAN:STD. By default measured in the tumours."
+_CASES = (
+    "Cases with truth: a folder (AutoPET, nnU-Net raw, HECKTOR) or a CSV with the columns case, ct, pet and truth."
+)
+_LAYOUT = "Layout of the folders. By default it is recognised."
+
+
+def _default_workers() -> int:
+    """Return how many processes preprocess: at most four, one per core, and half of the memory."""
+    limit = host_limit_bytes() or 4 * _WORKER_BYTES
+    return max(1, min(4, os.cpu_count() or 1, limit // (2 * _WORKER_BYTES)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which cases are trained on, and where what is made of them goes."""
+
+    heading: ClassVar[str] = "data"
+
+    cases: tuple[Path, ...] = option(
+        REQUIRED, f"{_CASES} Repeatable.", "--cases", "--data", nargs=None, action="append", metavar="DIR"
+    )
+    layout: Layout | None = option(None, _LAYOUT)
+    share: tuple[float, ...] | None = option(
+        None, "Share of the crops that each --cases gives. By default by their numbers of cases.", metavar="S"
+    )
+    cache: Path = option(REQUIRED, "Folder in which preprocessed cases are kept.", metavar="DIR")
+    out: Path = option(REQUIRED, "Folder of the run.", metavar="DIR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """What kind of network is trained, and what it starts from."""
+
+    heading: ClassVar[str] = "network"
+
+    spacing: tuple[float, float, float] = option(
+        (2.03642, 2.03642, 3.0), "Spacing of its grid in mm along x, y and z, as AutoPET's.", metavar="MM"
+    )
+    patch: tuple[int, int, int] = option((128, 128, 64), "Voxels of a crop along x, y and z.", metavar="N")
+    channels: tuple[int, int, int, int, int] = option(
+        Architecture.channels, "Channels per stream at the five levels, finest first.", metavar="C"
+    )
+    dropout: float = option(Architecture.dropout, "Probability of dropping a channel.", metavar="P")
+    without: tuple[Literal["mcsa", "tamw"], ...] = option(
+        (), "Leave this module out. Repeatable.", nargs=None, action="append", default=None
+    )
+    ct_normalisation: str | None = option(None, f"How CT becomes input: {_NORMALISATION}", metavar="HOW")
+    pet_normalisation: str | None = option(None, f"How PET becomes input: {_NORMALISATION}", metavar="HOW")
+    init: Path | None = option(None, "Start from the parameters of this checkpoint (its .json).", metavar="FILE")
+    overlap: float = option(0.5, "Share of neighbouring windows in common at inference.", metavar="SHARE")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network's shape."""
+        return Architecture(
+            channels=self.channels,
+            mcsa="mcsa" not in self.without,
+            tamw="tamw" not in self.without,
+            dropout=self.dropout,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningOptions:
+    """How a run uses the machine and its time; none of it changes what is learned."""
+
+    heading: ClassVar[str] = "running"
+
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
+    threads: int | None = option(None, "Threads on the processor. By default all cores'.", metavar="N")
+    workers: int = option(_default_workers, "Processes that preprocess, 3 GB each.", metavar="N")
+    crop_threads: int | None = option(
+        None, "Threads that augment. By default 1 beside a CPU and 8 beside a GPU.", metavar="N"
+    )
+    save_every: int = option(250, "Steps between two states on disk: what a kill can cost.", metavar="STEPS")
+    validate_every: int | None = option(
+        None, "Epochs between two validations. By default there are up to ten in a run.", metavar="EPOCHS"
+    )
+    time_budget: float = option(
+        math.inf, "Stop cleanly after so long. By default the run goes on to its end.", metavar="SECONDS"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("save_every", "validate_every", "crop_threads", "workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What fitting and cross-validation share."""
+
+    data: DataOptions
+    network: NetworkOptions
+    recipe: Recipe
+    running: RunningOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """``python -m training fit``."""
+
+    training: TrainingOptions
+    name: str | None = option(None, "Name of the checkpoint. By default the run folder's.")
+    split: str = option(
+        "paper",
+        "paper: 60/20/20 of the patients in sorted order, tracers apart; all: everybody trains; fold:K/N: all but "
+        "fold K of N; or a JSON file with the lists train, validation and test.",
+        metavar="RULE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidationOptions:
+    """``python -m training crossvalidate``."""
+
+    training: TrainingOptions
+    folds: int = option(5, "Number of folds.", metavar="K")
+    flips: tuple[int, ...] = option(
+        (1, 8), "Mirrorings averaged, one row of the table each.", choices=range(1, 9), metavar="N"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResamplingOptions:
+    """``python -m training resampling``."""
+
+    cases: Path = option(REQUIRED, _CASES, "--cases", "--data", metavar="DIR")
+    layout: Layout | None = option(None, _LAYOUT)
+    spacing: tuple[tuple[float, float, float], ...] = option(
+        REQUIRED, "Spacing of a grid in mm. Repeatable.", nargs=3, action="append", metavar=("X", "Y", "Z")
+    )
+
+    def __post_init__(self) -> None:
+        for grid in self.spacing:
+            if min(grid) <= 0:
+                raise UsageError(f"--spacing must be above 0 mm, got {' '.join(f'{step:g}' for step in grid)}")
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``fit``."""
+    add_options(parser, FitOptions)
+
+
+def add_crossvalidate(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``crossvalidate``."""
+    add_options(parser, CrossValidationOptions)
+
+
+def add_resampling(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``resampling``."""
+    add_options(parser, ResamplingOptions)
+
+
+def parsed_as(kind: type[Options], parsed: argparse.Namespace) -> Options:
+    """Return a command's options as their dataclass: from here on, nothing takes or changes a namespace.
+
+    Raises
+    ------
+    UsageError
+        A value makes no sense.
+    """
+    values = dict(vars(parsed))
+    if "learning_rate" in values and values["learning_rate"] is None:
+        values["learning_rate"] = LEARNING_RATES[values["optimiser"]]
+    if kind is ResamplingOptions and isinstance(values["spacing"][0], float):  # one grid, from the environment
+        values["spacing"] = [values["spacing"]]
+    return options_from(kind, values)

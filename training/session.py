@@ -1,0 +1,151 @@
+"""What every command that trains shares: device and processes, the data, and one run on one split."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from algorithm.description import Description, Normalisation
+from algorithm.inference.device import choose_device
+from algorithm.inference.memory import reuse_freed_memory
+from algorithm.weights import Checkpoint, load_checkpoint
+from training.cache import CachedCase
+from training.options import TrainingOptions
+from training.parallel import Processes, join_processes, leave_processes
+from training.preparation import PreparedData, describe, parse_normalisation, prepare
+from training.splits import Split, write_split
+from training.trainer import Plan, Run, Trainer
+
+log = logging.getLogger(__name__)
+
+_CPU_CROP_THREADS = 1  # the other cores are the network's
+_GPU_CROP_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command's training: one run of ``fit``, or the folds of a cross-validation.
+
+    Attributes
+    ----------
+    options : TrainingOptions
+    device : torch.device
+    processes : Processes
+    deadline : float
+        On the clock of ``time.monotonic``: when the time budget of all runs together is used up.
+    """
+
+    options: TrainingOptions
+    device: torch.device
+    processes: Processes
+    deadline: float
+
+    def prepare_data(self) -> PreparedData:
+        """Find and preprocess the cases that the options name."""
+        return prepare(
+            self.options.data,
+            spacing=self.options.network.spacing,
+            workers=self.options.running.workers,
+            processes=self.processes,
+        )
+
+    def train(self, name: str, data: PreparedData, split: Split, out: Path, initial: Path | None) -> Run:
+        """Train on one split, or go on where a run in this folder stopped.
+
+        Parameters
+        ----------
+        name : str
+            Of the checkpoint.
+        data : PreparedData
+        split : Split
+        out : Path
+            Folder of the run; made if need be.
+        initial : Path or None
+            Description of the checkpoint to start from.
+
+        Raises
+        ------
+        UserError
+            The options make no network, or the folder holds another run.
+        """
+        recipe = self.options.recipe
+        out.mkdir(parents=True, exist_ok=True)
+        training, validation = data.cases(split.train), data.cases(split.validation)
+        log.info(
+            "%d training, %d validation cases; split in %s", len(training), len(validation), out / "split.json"
+        )
+        start = load_checkpoint(initial) if initial else None
+        description = self._description(name, training, data.names(split.train), start)
+        trainer = Trainer(
+            description, recipe, data.sources(split.train), validation, self.device, self.processes, start
+        )
+        if trainer.resume(out):
+            log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)
+        if self.processes.is_first:
+            write_split(split, out / "split.json")
+        return trainer.fit(self._plan(out))
+
+    def _description(
+        self, name: str, cases: tuple[CachedCase, ...], data: list[dict[str, object]], start: Checkpoint | None
+    ) -> Description:
+        network = self.options.network
+        return describe(
+            name,
+            network.architecture,
+            network.patch,
+            network.spacing,
+            cases,
+            ct=_normalisation(network.ct_normalisation, start.description.ct if start else None),
+            pet=_normalisation(network.pet_normalisation, start.description.pet if start else None),
+            overlap=network.overlap,
+            provenance={"data": data, "settings": dataclasses.asdict(self.options.recipe)},
+        )
+
+    def _plan(self, out: Path) -> Plan:
+        running, recipe = self.options.running, self.options.recipe
+        epochs = recipe.steps // recipe.steps_per_epoch
+        on_gpu = min(_GPU_CROP_THREADS, os.cpu_count() or 1)
+        return Plan(
+            out,
+            save_every=running.save_every,
+            validate_every=running.validate_every or max(1, math.ceil(epochs / 10)),
+            time_budget=self.deadline - time.monotonic(),
+            crop_threads=running.crop_threads or (_CPU_CROP_THREADS if self.device.type == "cpu" else on_gpu),
+        )
+
+
+@contextmanager
+def open_session(options: TrainingOptions) -> Iterator[Session]:
+    """Set up memory, threads, device and the process group; leave the group in the end.
+
+    All processes but the first are silent, their warnings and errors aside.
+    """
+    running = options.running
+    reuse_freed_memory()
+    if running.threads:
+        torch.set_num_threads(running.threads)
+    device = choose_device(running.device, gpu=int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes
+    deadline = time.monotonic() + running.time_budget
+    processes = join_processes(device)
+    if not processes.is_first:
+        logging.disable(logging.INFO)
+    try:
+        yield Session(options, device, processes, deadline)
+    finally:
+        leave_processes()
+
+
+def _normalisation(given: str | None, initial: Normalisation | None) -> Normalisation | None:
+    return parse_normalisation(given) if given else initial

@@ -1,0 +1,64 @@
+"""What a run may start from: the checkpoint of an earlier one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from algorithm.description import Description, read_description
+from algorithm.errors import UsageError
+from algorithm.weights import Checkpoint
+from training.splits import Split, read_split
+
+
+def continued(initial: Checkpoint, description: Description) -> Description:
+    """Return the description with the checkpoint that the run starts from recorded in its provenance.
+
+    Raises
+    ------
+    UsageError
+        The checkpoint is of another architecture, grid or normalisation.
+    """
+    for name in ("architecture", "spacing", "orientation", "ct", "pet"):
+        theirs, ours = getattr(initial.description, name), getattr(description, name)
+        if name == "architecture":
+            theirs = dataclasses.replace(theirs, dropout=ours.dropout)
+        if theirs != ours:
+            raise UsageError(
+                f"the network in {initial.path} was trained with the {name} {theirs}, but this run has {ours}; "
+                "give the checkpoint's own values"
+            )
+    theirs = initial.description
+    start = {"name": theirs.name, "sha256": theirs.sha256}
+    start |= {key: theirs.provenance[key] for key in ("data", "initial") if key in theirs.provenance}
+    return dataclasses.replace(description, provenance={**description.provenance, "initial": start})
+
+
+def end_of_earlier_fold(earlier: Path, fold: int, split: Split) -> Path:
+    """Return where an earlier cross-validation left a fold; UsageError if it held back other patients."""
+    folder = earlier / f"fold_{fold}"
+    if set(read_split(folder / "split.json").test) != set(split.test):
+        raise UsageError(
+            f"{folder} held back other patients than this run does; repeat its --cases, --folds and --seed, or "
+            "start from a checkpoint"
+        )
+    return folder / "last.json"
+
+
+def check_never_saw(checkpoint: Path, data: Path) -> None:
+    """Raise UsageError for a checkpoint that was trained on the patients that it would be tested on.
+
+    Those that it started from count as well.
+    """
+    known: set[str] = set()
+    ancestor: Mapping[str, Any] | None = read_description(checkpoint).provenance
+    while ancestor:
+        known |= {each["name"] for each in ancestor.get("data") or ()}
+        ancestor = ancestor.get("initial")
+    if data.resolve().name in known:
+        raise UsageError(
+            f"the network in {checkpoint} was trained on a data set called {data.resolve().name}, on which it "
+            "would be tested; start from one that never saw it"
+        )

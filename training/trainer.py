@@ -1,0 +1,350 @@
+"""The training loop: steps, moving average, validation, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from algorithm.cases import named_synthetic
+from algorithm.description import Description
+from algorithm.errors import UsageError
+from algorithm.network.h2aseg import H2ASeg
+from algorithm.weights import Checkpoint, save_checkpoint
+from evaluation.scoring.metrics import Scores
+from training.cache import CachedCase
+from training.device import autocast_dtype
+from training.kernels import proven_kernels
+from training.losses import DeepSupervisionLoss
+from training.parallel import Processes
+from training.recipe import Recipe
+from training.sampling import Batch, CropSampler, Source, prefetch
+from training.start import continued
+from training.state import STATE, Progress, fingerprint, read_state, write_state
+from training.validation import validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a run saves, validates and stops; none of it changes what is learned.
+
+    Attributes
+    ----------
+    out : Path
+        Folder of the run: ``state.pt``, the checkpoints ``last`` and ``best``, TensorBoard's ``events``.
+    save_every : int
+        Steps between two states on disk: what a kill can cost.
+    validate_every : int
+        Epochs between two validations; there is always one at the end.
+    time_budget : float
+        Seconds after which the run saves its state and stops.
+    crop_threads : int
+        Threads that cut and augment crops.
+    """
+
+    out: Path
+    save_every: int = 250
+    validate_every: int = 10
+    time_budget: float = math.inf
+    crop_threads: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left: its exported moving average, and whether it came to its last step."""
+
+    checkpoint: Path
+    finished: bool
+
+
+class Trainer:
+    """One training run.
+
+    Parameters
+    ----------
+    description : Description
+        Goes with the exported checkpoints; its architecture, patch and normalisation are what is trained.
+    recipe : Recipe
+    sources : sequence of Source
+        Training cases.
+    validation : sequence of CachedCase
+        Scored whole. Empty: there is no ``best`` checkpoint, only the ``last``.
+    device : torch.device
+    processes : Processes
+        Of which this is one.
+    initial : Checkpoint, optional
+        Start from its parameters rather than from random ones.
+
+    Raises
+    ------
+    UsageError
+        The initial checkpoint is of another architecture, grid or normalisation.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        recipe: Recipe,
+        sources: Sequence[Source],
+        validation: Sequence[CachedCase],
+        device: torch.device,
+        processes: Processes | None = None,
+        initial: Checkpoint | None = None,
+    ) -> None:
+        if initial is not None:
+            description = continued(initial, description)
+        self.description = description
+        self.recipe = recipe
+        self.validation = tuple(validation)
+        self.device = device
+        self.processes = processes or Processes()
+        self.sampler = CropSampler(sources, description, recipe.augmentation, recipe.seed)
+        self.dtype = autocast_dtype(recipe.precision, device)
+        self.kernels: AbstractContextManager[object] = nullcontext()
+        self.fingerprint = fingerprint(description, recipe, sources, self.dtype)
+        torch.manual_seed(recipe.seed)
+        self.network = H2ASeg(description.architecture).to(device)
+        if initial is not None:
+            self.network.load_state_dict(initial.state)
+        # The normalisation's backward pass on a GPU wants the other layout: each layer would convert to and fro.
+        self.layout = torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        self.model = self.processes.wrap(self.network)
+        self.criterion = DeepSupervisionLoss(processes=self.processes)
+        self.optimiser = _optimiser(self.network, recipe)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.progress = Progress()
+
+    def fit(self, plan: Plan) -> Run:
+        """Train until the last step or the time budget, from the state of :meth:`resume` on.
+
+        Returns
+        -------
+        Run
+            With the ``last`` checkpoint; the ``best`` one by validation lies beside it.
+
+        Raises
+        ------
+        KernelError
+            This machine's gradients are not those of float32.
+        UsageError
+            Most gradients of an epoch are not finite.
+        """
+        deadline = time.monotonic() + plan.time_budget
+        own = len(self.processes.share(self.recipe.batch))
+        architecture, patch = self.description.architecture, self.description.patch
+        self.kernels = proven_kernels(architecture, patch, own, self.dtype, self.device)
+        purge = self.progress.step + 1  # what was logged after the state that this run goes on from
+        events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self.processes.is_first else None
+        self.network.train()
+        clock, since = time.monotonic(), self.progress.step
+        for batch in prefetch(self.sampler, self._crop_numbers(), plan.crop_threads):
+            loss = self._step(batch)
+            if loss is None:
+                self.progress.epoch_skipped += 1
+            else:
+                self.progress.epoch_loss += loss
+            self.progress.step += 1
+            last = self.progress.step == self.recipe.steps
+            late = self.processes.any(time.monotonic() > deadline, self.device)
+            if self.progress.step % self.recipe.steps_per_epoch == 0 or last:
+                seconds = (time.monotonic() - clock) / (self.progress.step - since)
+                log.info(self._end_epoch(plan, events, seconds, validating=last))
+                clock, since = time.monotonic(), self.progress.step
+            if self.progress.step % plan.save_every == 0 or last or late:
+                self.save(plan.out / STATE)
+            if late and not last:
+                log.info("time budget used up at step %d; the same command goes on from there", self.progress.step)
+                break
+        if events is not None:
+            events.close()
+        return Run(self._export(plan.out, "last"), self.progress.step == self.recipe.steps)
+
+    def resume(self, out: Path) -> bool:
+        """Go back to the state in a folder; tell whether there was one.
+
+        Raises
+        ------
+        UsageError
+            The state is damaged or of another run, or the processes found different ones.
+        """
+        found = (out / STATE).is_file()
+        if found:
+            self.load(out / STATE)
+        mean = self.processes.mean(torch.tensor(float(self.progress.step), device=self.device))
+        if self.processes.any(mean != self.progress.step, self.device):
+            raise UsageError(
+                f"the processes found different states in {out}; --out and --cache must be folders that all "
+                "machines share"
+            )
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the whole state of the run, atomically."""
+        if self.processes.is_first:
+            parts = {
+                "network": self.network.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+            write_state(path, self.fingerprint, self.progress, parts)
+
+    def load(self, path: Path) -> None:
+        """Go back to a saved state.
+
+        Raises
+        ------
+        UsageError
+            The file is damaged, or its run had other options or data.
+        """
+        self.progress, state = read_state(path, self.fingerprint, self.device)
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _crop_numbers(self) -> list[range]:
+        """Return the numbers of the crops that this process cuts at each of the remaining steps."""
+        own, batch = self.processes.share(self.recipe.batch), self.recipe.batch
+        steps = range(self.progress.step, self.recipe.steps)
+        return [range(step * batch + own.start, step * batch + own.stop) for step in steps]
+
+    def _step(self, batch: Batch) -> float | None:
+        """Take a step and return its loss; None: the gradients were not finite and changed nothing.
+
+        One such step, of a crop that bfloat16 or float16 cannot hold, need not cost the run: it is counted.
+        """
+        recipe, step = self.recipe, self.progress.step
+        # Dropout, like the crops, depends on seed and step alone.
+        torch.manual_seed(_seed(recipe.seed, step, self.processes.rank))
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.learning_rate_at(step)
+        ct, pet, seg = (part.to(self.device, memory_format=self.layout) for part in batch)
+        loss = self.criterion(self._forward(ct, pet), seg)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm or math.inf)
+        finite = bool(torch.isfinite(norm))  # the same in all processes: their gradients are averaged
+        if finite:
+            self.scaler.step(self.optimiser)
+            self._update_average()
+        self.scaler.update()
+        return float(loss.detach()) if finite else None
+
+    def _forward(self, ct: Tensor, pet: Tensor) -> Sequence[Tensor]:
+        """Return the logits of all heads, computed in the run's precision."""
+        with self.kernels, torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            logits: Sequence[Tensor] = self.model(ct, pet)
+        return logits
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards the parameters; faster at first, so that it forgets the random start."""
+        step = self.progress.step
+        decay = min(self.recipe.ema_decay, (1 + step) / (10 + step))
+        current: list[Tensor] = list(self.network.parameters())
+        torch._foreach_lerp_(list(self.average.values()), current, 1.0 - decay)
+
+    def _end_epoch(self, plan: Plan, events: SummaryWriter | None, seconds: float, *, validating: bool) -> str:
+        """Validate if it is time to, log for TensorBoard, and return the epoch's line."""
+        recipe, progress = self.recipe, self.progress
+        epoch = math.ceil(progress.step / recipe.steps_per_epoch)
+        steps = (progress.step - 1) % recipe.steps_per_epoch + 1
+        skipped = progress.epoch_skipped
+        if skipped > steps / 2:  # the network does not learn: no use in hours more of it
+            raise UsageError(
+                f"{skipped} of the {steps} steps before step {progress.step} had gradients that are not finite; "
+                "lower --learning-rate or use --precision float32, with another --out"
+            )
+        loss = self.processes.mean(torch.tensor(progress.epoch_loss / (steps - skipped), device=self.device))
+        progress.epoch_loss, progress.epoch_skipped = 0.0, 0
+        rate = recipe.learning_rate_at(progress.step - 1)
+        values = {"loss": loss, "learning rate": rate, "seconds per step": seconds}
+        parts = [
+            f"epoch {epoch}/{math.ceil(recipe.steps / recipe.steps_per_epoch)}",
+            f"step {progress.step}/{recipe.steps}",
+            f"loss {loss:.4f}",
+            f"lr {rate:.2e}",
+            f"{seconds:.2f} s/step",
+        ]
+        if skipped:
+            parts.append(f"{skipped} steps skipped, their gradients not being finite")
+        if self.validation and (validating or epoch % plan.validate_every == 0):
+            mean, line = self._validate_epoch(plan)
+            parts.append(line)
+            values |= {f"validation {key}": value for key, value in mean.items()}
+        if events is not None:
+            for name, value in values.items():
+                events.add_scalar(name.replace(" ", "_"), value, progress.step)
+            events.flush()
+        return "  ".join(parts)
+
+    def _validate_epoch(self, plan: Plan) -> tuple[dict[str, float], str]:
+        """Validate, keep the checkpoint if it is the best so far; return the mean scores and a text of them."""
+        scores = self.validate()
+        mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}
+        synthetic = sum(named_synthetic(case.name) for case in self.validation)
+        of = f"{len(scores)} ({synthetic} synthetic)" if synthetic else str(len(scores))
+        line = (
+            f"validation of {of}: Dice {mean.get('dice', math.nan):.4f}, "
+            f"FPV {mean['fpv_ml']:.2f} ml, FNV {mean.get('fnv_ml', math.nan):.2f} ml"
+        )
+        if mean.get("dice", -1.0) > self.progress.best_dice:
+            self.progress.best_dice = mean["dice"]
+            self._export(plan.out, "best", mean)
+            line += "  best so far"
+        return mean, line
+
+    def validate(self) -> list[Scores]:
+        """Score the moving average on the whole volumes of the validation cases."""
+        network = self.averaged_network()
+        own = self.processes.own(self.validation)
+        return self.processes.gather(validate(network, own, self.description, self.device, self.recipe.precision))
+
+    def averaged_network(self) -> H2ASeg:
+        """Return the network with the moving average of its parameters, in eval mode, on the CPU."""
+        network = H2ASeg(self.description.architecture)
+        network.load_state_dict(self.average)
+        return network.eval()
+
+    def _export(self, out: Path, name: str, scores: dict[str, float] | None = None) -> Path:
+        """Write the moving average as a checkpoint that the container can use."""
+        provenance: dict[str, Any] = {**self.description.provenance, "steps": self.progress.step}
+        if scores:
+            provenance["validation"] = scores
+        if self.processes.is_first:
+            save_checkpoint(out, name, self.average, dataclasses.replace(self.description, provenance=provenance))
+        self.processes.wait()
+        return out / f"{name}.json"
+
+
+def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _columns(scores: Sequence[Scores]) -> dict[str, list[float]]:
+    """Return the scores by name, without those that are not defined for a case."""
+    names = ("dice", "fpv_ml", "fnv_ml")
+    return {name: [v for v in (getattr(score, name) for score in scores) if not math.isnan(v)] for name in names}
