@@ -274,8 +274,10 @@ def write_mask(
 
 def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
     """Raise OutputError if a mask cannot have this name: another suffix, or one of the files to ``protect``."""
-    if shown(path.name) != path.name:
-        raise OutputError(f"a mask's name must be short, valid UTF-8, got {shown(path.name)}; choose another")
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise OutputError(f"a mask's path must be valid UTF-8, got {shown(path)}; choose another") from None
     if not path.name.endswith(MASK_SUFFIXES):
         raise OutputError(f"a mask is written as {' or '.join(MASK_SUFFIXES)}, got {path.name}; change its suffix")
     if any(_same_file(path, other) for other in protect):

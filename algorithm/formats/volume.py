@@ -89,12 +89,12 @@ def decode(path: Path, stored: Stored) -> sitk.Image:
     image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
     axes = header.GetDimension()
     direction = header.GetDirection()
-    image.SetSpacing(header.GetSpacing()[:3])
-    image.SetOrigin(header.GetOrigin()[:3])
     try:
+        image.SetSpacing(header.GetSpacing()[:3])
+        image.SetOrigin(header.GetOrigin()[:3])
         image.SetDirection([direction[row * axes + column] for row in range(3) for column in range(3)])
-    except RuntimeError as error:
-        raise FormatError("the direction of its axes is singular", "correct the header") from error
+    except RuntimeError as error:  # a number that we read in another way than ITK does
+        raise FormatError(f"its geometry makes no sense ({itk_reason(error)})", "correct the header") from error
     return image
 
 

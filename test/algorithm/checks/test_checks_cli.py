@@ -83,3 +83,11 @@ def test_switched_off_aloud(tmp_path: Path, checkpoint: Path, capfd: pytest.Capt
 def test_unknown_check(tmp_path: Path, checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert predict(tmp_path, tmp_path / "ct", tmp_path / "pet", checkpoint, "--no-checks", "everything") == 2
     assert "argument --no-checks: invalid choice: 'everything'" in capfd.readouterr().err
+
+
+def test_output_folder_in_latin_1(tmp_path: Path, checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Image writers end the process at such a name."""
+    ct, pet = next(odd for odd in ALL if odd.name == "link to an image").make(tmp_path)
+
+    assert predict(tmp_path / os.fsdecode("k\xe4se".encode("latin-1")), ct, pet, checkpoint) == 2
+    assert "a mask's path must be valid UTF-8" in capfd.readouterr().err
