@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from algorithm.cases import list_cases
@@ -46,7 +47,7 @@ def predict(args: argparse.Namespace) -> int:
     ct, pet, out = _study_of(args.paths)
     choice = DicomChoice(args.pet_series, args.ct_series, overrides_of(args))
     _check_choice(choice, ct, pet)
-    wanted = wanted_of(args).decided(pet)
+    wanted = _in_time(wanted_of(args), args.time_limit).decided(pet)
     elsewhere = [path for path in (wanted.report, wanted.picture) if path is not None]
     report, picture = wanted.report or out / REPORT_NAME, wanted.picture or out / PICTURE_NAME
     check_results(report, picture, out / MASK_NAME, (ct, pet))
@@ -70,6 +71,12 @@ def predict(args: argparse.Namespace) -> int:
 def wanted_of(args: argparse.Namespace) -> Wanted:
     """Return which results the options ask for."""
     return Wanted(args.dicom_seg, args.html, args.viewer, args.anonymous, args.report, args.picture)
+
+
+def _in_time(wanted: Wanted, time_limit_s: float | None) -> Wanted:
+    """Return the same without a page that nobody asked for where time is short: it is made after the mask."""
+    hurried = time_limit_s is not None and wanted.page is None
+    return dataclasses.replace(wanted, page=False) if hurried else wanted
 
 
 def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
@@ -112,7 +119,8 @@ def _cohort(args: argparse.Namespace) -> int:
             raise UsageError(f"--{option.replace('_', '-')} is for one case; leave it out with --cases")
     cases, out = list_cases(args.cases), args.paths[0]
     check_writable(out / COHORT_NAME)
-    cohort = Cohort(cases, out, settings_of(args, args.time_limit), wanted_of(args))
+    wanted = _in_time(wanted_of(args), args.time_limit)
+    cohort = Cohort(cases, out, settings_of(args, args.time_limit), wanted)
     with joined() as share:
         run_cohort(cohort, segmenter_of(args, share.device(args.device)), share)
     return 0

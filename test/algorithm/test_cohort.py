@@ -243,6 +243,18 @@ class TestDicomTree:
         assert "give the weight with --weight-kg" in table[2]["notes"]
         assert names_in(tmp_path / "out" / "p1_study") == {*NAMES, "case.json"} - {"report.html"}
 
+    @pytest.mark.parametrize("where", ["out", "."], ids=["among the patients", "beside the slices"])
+    def test_results_may_lie_in_the_tree(self, cohort, tmp_path, segmented, where) -> None:
+        for patient in ("p1", "p2"):
+            write_study(tmp_path / patient, patient)
+        assert cohort(tmp_path, tmp_path / where) == 0
+        segmented.clear()
+
+        assert cohort(tmp_path, tmp_path / where) == 0
+
+        assert segmented == []
+        assert [row["case"] for row in rows(tmp_path / where / "cohort.csv")] == ["p1", "p2"]
+
     def test_a_job_with_dicom_sockets_is_one_case(self, tmp_path) -> None:
         write_study(tmp_path / "job" / "images")
 
