@@ -76,7 +76,8 @@ def decode(path: Path, stored: Stored) -> sitk.Image:
     header = header_of(path, stored)
     image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
     axes = header.GetDimension()
-    direction = header.GetDirection()
+    # ITK inverts the direction by an SVD, which makes NaN of numbers below float64's normal range: the CT is lost.
+    direction = [0.0 if abs(cosine) < sys.float_info.min else cosine for cosine in header.GetDirection()]
     image.SetSpacing(header.GetSpacing()[:3])
     image.SetOrigin(header.GetOrigin()[:3])
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from algorithm.images import read_mask, read_pet_ct, write_mask
@@ -32,6 +32,11 @@ SUFFIXES = (".mha", ".nii.gz", ".nrrd")
 NETWORK_SPACINGS: tuple[Vector | None, ...] = (None, (4.0, 4.0, 4.0), (6.0, 6.0, 4.0), (3.0, 5.0, 7.0))
 SILENT = Progress(logging.DEBUG)
 WIDEST = 2 * max(BODY_RADII) * 1.35
+
+UPRIGHT = Grid((60, 60, 60), (3.0, 3.0, 3.0), np.eye(3), (0.0, 0.0, 0.0))
+# Products of tiny angles, below float64's normal range, with which ITK inverts no direction.
+_TINY_ANGLES = np.array([[-1, 4.2e-285, 1.4e-319], [4.2e-285, 1, 6.8e-35], [1.4e-319, 6.8e-35, -1]])
+SUBNORMAL = Grid((60, 60, 60), (3.0, 3.0, 3.0), _TINY_ANGLES, (0.0, 0.0, 0.0))
 
 unit = st.floats(-1, 1)
 offset = st.floats(-8, 8)
@@ -70,8 +75,11 @@ def predictor() -> Predictor:
     deadline=None,
     derandomize=True,
     print_blob=True,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+@example((SUBNORMAL, UPRIGHT, Sphere((0.0, 0.0, 0.0), 14.0), (0.0, 0.0, 0.0)), ".mha", ".mha", None)
+@example((UPRIGHT, SUBNORMAL, Sphere((0.0, 0.0, 0.0), 14.0), (0.0, 0.0, 0.0)), ".mha", ".mha", None)
 @given(cases(), st.sampled_from(SUFFIXES), st.sampled_from(SUFFIXES), st.sampled_from(NETWORK_SPACINGS))
 def test_a_sphere_lands_within_half_a_voxel(
     predictor: Predictor,

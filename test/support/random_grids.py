@@ -1,8 +1,8 @@
 """Synthetic bodies on grids of any direction, handedness, spacing and size, and a network that thresholds them.
 
-The body is an ellipsoid of soft tissue with fat around it, lopsided so that no mirror image of it looks the same, and
-a lesion: a sphere that is hot in the PET and dense in the CT. Both images are computed from the same formulas at the
-places of their own voxels, so that nothing is interpolated before the software does it.
+The body is an ellipsoid of soft tissue with fat around it, lopsided so that no mirror image of it looks the same.
+The lesion is a sphere that is hot in the PET and dense in the CT. Both images are computed from the same formulas
+at the places of their own voxels, so that nothing is interpolated before the software does it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Grid:
     @property
     def origin(self) -> NDArray[np.float64]:
         middle = (np.array(self.size) - 1) / 2 * np.array(self.spacing)
-        return np.array(self.centre) - self.direction @ middle
+        origin: NDArray[np.float64] = np.array(self.centre) - self.direction @ middle
+        return origin
 
     @property
     def left_handed(self) -> bool:
@@ -89,7 +90,8 @@ def rotation(quaternion: tuple[float, float, float, float], *, mirrored: bool) -
             [2 * (b * d - a * c), 2 * (c * d + a * b), a * a - b * b - c * c + d * d],
         ]
     )
-    return matrix * np.array([-1.0 if mirrored else 1.0, 1.0, 1.0])
+    matrix[:, 0] *= -1.0 if mirrored else 1.0
+    return matrix
 
 
 def pet_of(grid: Grid, sphere: Sphere, at: Vector) -> sitk.Image:
@@ -122,7 +124,7 @@ def describe_threshold(spacing: Vector | None) -> Description:
 
 
 def threshold_predictor() -> Predictor:
-    """Return a predictor whose network calls tumour what is halfway to the lesion's values in the CT and the PET."""
+    """Return a predictor whose network calls tumour what is halfway to the lesion's values in both images."""
     predictor = Predictor([Stub(_threshold)], CPU, torch.float32)  # type: ignore[list-item]
     predictor.execution = Execution(CPU, torch.float32, 4, CPU)
     return predictor
@@ -147,4 +149,5 @@ def _depth(grid: Grid, at: Vector) -> Volume:
 def _with_sphere(values: Volume, inside: float, grid: Grid, sphere: Sphere, edge: float) -> Volume:
     x, y, z = (axis - place for axis, place in zip(grid.places(), sphere.centre, strict=True))
     share = np.clip((sphere.radius - np.sqrt(x * x + y * y + z * z)) / edge + 0.5, 0, 1)
-    return (values * (1 - share) + inside * share).astype(np.float32)
+    mixed: Volume = (values * (1 - share) + inside * share).astype(np.float32)
+    return mixed
