@@ -30,6 +30,8 @@ _READERS: dict[str, Callable[[Path], Stored]] = {
 SUFFIXES = tuple(_READERS)
 """Of the files that are read, in small letters; capitals are read too."""
 
+_NO_COSINE = 1e-30
+
 _FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
@@ -76,8 +78,8 @@ def decode(path: Path, stored: Stored) -> sitk.Image:
     header = header_of(path, stored)
     image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
     axes = header.GetDimension()
-    # ITK inverts the direction by an SVD, which makes NaN of numbers below float64's normal range: the CT is lost.
-    direction = [0.0 if abs(cosine) < sys.float_info.min else cosine for cosine in header.GetDirection()]
+    # ITK inverts the direction by an SVD, which can make NaN of cosines near 1e-307 and below: the CT would be lost.
+    direction = [0.0 if abs(cosine) < _NO_COSINE else cosine for cosine in header.GetDirection()]
     image.SetSpacing(header.GetSpacing()[:3])
     image.SetOrigin(header.GetOrigin()[:3])
     try:
