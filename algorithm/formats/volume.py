@@ -78,7 +78,7 @@ def decode(path: Path, stored: Stored) -> sitk.Image:
     header = header_of(path, stored)
     image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
     axes = header.GetDimension()
-    # ITK inverts the direction by an SVD, which can make NaN of cosines near 1e-307 and below: the CT would be lost.
+    # ITK inverts the direction by an SVD, which makes NaN where a product underflows: the CT would be lost.
     direction = [0.0 if abs(cosine) < _NO_COSINE else cosine for cosine in header.GetDirection()]
     image.SetSpacing(header.GetSpacing()[:3])
     image.SetOrigin(header.GetOrigin()[:3])
