@@ -35,7 +35,7 @@ WIDEST = 2 * max(BODY_RADII) * 1.35
 
 UPRIGHT = Grid((60, 60, 60), (3.0, 3.0, 3.0), np.eye(3), (0.0, 0.0, 0.0))
 # What is left of an angle of zero after some arithmetic; ITK's inverse of such a direction is NaN.
-_TINY_ANGLES = np.array([[-1, 4.2e-285, 0], [4.2e-285, 1, 6.8e-35], [0, 6.8e-35, -1]])
+_TINY_ANGLES = np.array([[-1, 1e-300, 0], [1e-300, 1, 1e-20], [0, 1e-20, -1]])
 SUBNORMAL = Grid((60, 60, 60), (3.0, 3.0, 3.0), _TINY_ANGLES, (0.0, 0.0, 0.0))
 
 unit = st.floats(-1, 1)
