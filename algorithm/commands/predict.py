@@ -20,7 +20,7 @@ from algorithm.commands.common import (
 from algorithm.commands.suv import overrides_of
 from algorithm.dicom.reckoning import SuvOverrides
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import check_writable, is_file
+from algorithm.files import check_writable, is_file, is_folder
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.reading import DicomChoice
