@@ -169,10 +169,11 @@ def read_header(path: Path) -> sitk.ImageFileReader | None:
         or is no volume; :func:`read_image` says why.
     """
     try:
-        header = header_of(path, stored_in(path))
+        stored = stored_in(path)
+        header = header_of(path, stored)
     except (FormatError, OSError):
         return None
-    return header if header.GetDimension() == 3 else None
+    return header if header.GetDimension() == 3 and min(stored.size) > 0 else None
 
 
 def is_mask_like(path: Path, grid: sitk.ImageFileReader | None) -> bool:
@@ -273,8 +274,10 @@ def write_mask(
 
 def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
     """Raise OutputError if a mask cannot have this name: another suffix, or one of the files to ``protect``."""
-    if shown(path.name) != path.name:
-        raise OutputError(f"a mask's name must be short, valid UTF-8, got {shown(path.name)}; choose another")
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise OutputError(f"a mask's path must be valid UTF-8, got {shown(path)}; choose another") from None
     if not path.name.endswith(MASK_SUFFIXES):
         raise OutputError(f"a mask is written as {' or '.join(MASK_SUFFIXES)}, got {path.name}; change its suffix")
     if any(_same_file(path, other) for other in protect):

@@ -86,6 +86,8 @@ def _tags(content: bytes) -> tuple[dict[str, str], int]:
         name, mark, value = line.decode("latin-1").partition("=")
         name, value = name.strip(), value.strip()
         if not mark or not name.isidentifier():
+            if tags and not line.isascii():
+                raise FormatError(f"its header has no {_DATA}")
             what = (
                 "is not a MetaImage's header"
                 if "NDims" not in tags

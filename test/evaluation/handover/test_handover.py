@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evaluation.handover.verify
+from algorithm import __version__
 from algorithm.cases import list_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, OutputError, UsageError, WeightsError
@@ -33,6 +34,7 @@ from evaluation.handover.bundle import (
 )
 from evaluation.handover.make import add_arguments, make_bundle
 from evaluation.handover.verify import dice, main, verify
+from test.support.uptake import smooth_uptake
 
 SETTINGS = BundleSettings(device="cpu", precision="float32", flips=1, overlap=None, threads=1)
 
@@ -67,13 +69,13 @@ def made(tmp_path_factory, checkpoint) -> Path:
     top = tmp_path_factory.mktemp("made")
     folder = top / "inputs"
     for number, name in enumerate(("a", "synthetic_b")):
-        suv = np.random.default_rng(number).uniform(0, 4, (6, 7, 8)).astype(np.float32)
+        suv = smooth_uptake((8, 9, 10), 0.0, 3.9, seed=number)
         truth = (suv > 2.5).astype(np.uint8)
         study = folder / name
         study.mkdir(parents=True)
-        for values, file in ((suv - 50, "CTres"), (suv, "SUV"), (truth, "SEG")):
+        for values, file in ((np.where(suv < 1, -1000.0, 100 * suv - 200), "CTres"), (suv, "SUV"), (truth, "SEG")):
             image = sitk.GetImageFromArray(values)
-            image.SetSpacing((2.03642, 2.03642, 3.0))
+            image.SetSpacing((5.0, 5.0, 6.0))
             image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
             sitk.WriteImage(image, str(study / f"{file}.nii.gz"))
     make_bundle(list_cases(folder), folder, [checkpoint], SETTINGS, top / "bundle", predict=threshold)
@@ -178,7 +180,7 @@ def test_one_voxel_with_every_hash_forged(bundle, inputs, capsys):
     rewrite(bundle)
     assert verify(bundle, inputs, predict=threshold) == 1
     assert verdict(capsys).startswith(
-        "DIFFERS: the mask of case a is not repeated: 1 of 336 voxels differ, Dice 0.99"
+        "DIFFERS: the mask of case a is not repeated: 1 of 720 voxels differ, Dice 0.998"
     )
 
 
@@ -221,7 +223,7 @@ def test_every_difference_is_named(bundle, inputs, capsys):
 def test_an_inference_that_differs(bundle, inputs, capsys):
     assert verify(bundle, inputs, predict=one_voxel_off) == 1
     out = capsys.readouterr().out
-    assert "the mask of case a is not repeated: 1 of 336 voxels differ" in out
+    assert "the mask of case a is not repeated: 1 of 720 voxels differ" in out
 
 
 def test_another_device_class_is_held_to_dice(bundle, inputs, capsys):
@@ -251,14 +253,14 @@ def test_without_truth_the_masks_still_verify(bundle, inputs, capsys):
 def test_other_code_is_noted(bundle, inputs, capsys):
     rewrite(bundle, code={**read_manifest(bundle).code, "sha256": "0", "commit": "abc"})
     assert verify(bundle, inputs, predict=threshold) == 0
-    assert "0.1.0 (commit abc) when the bundle was made" in capsys.readouterr().out
+    assert f"{__version__} (commit abc) when the bundle was made" in capsys.readouterr().out
 
 
 def test_bad_input_is_no_verdict(bundle, inputs, tmp_path):
     (inputs / "a" / "SUV.nii.gz").unlink()
     with pytest.raises(MissingInputError, match="the PET of case a is not at"):
         verify(bundle, inputs, predict=threshold)
-    with pytest.raises(MissingInputError, match="is no hand-over bundle"):
+    with pytest.raises(MissingInputError, match="is not a hand-over bundle"):
         verify(tmp_path, inputs, predict=threshold)
     manifest = bundle / "manifest.json"
     manifest.write_text(manifest.read_text().replace("a/SUV.nii.gz", "../SUV.nii.gz"))
@@ -276,7 +278,7 @@ def test_an_interrupted_handover_is_no_bundle(tmp_path, inputs, checkpoint):
 
     with pytest.raises(KeyboardInterrupt):
         make_bundle(list_cases(inputs), inputs, [checkpoint], SETTINGS, tmp_path / "b", predict=fail)
-    with pytest.raises(MissingInputError, match="no hand-over bundle"):
+    with pytest.raises(MissingInputError, match="not a hand-over bundle"):
         read_manifest(tmp_path / "b")
 
 
@@ -356,6 +358,7 @@ def test_commands_take_their_options(bundle, inputs, monkeypatch, capsys):
         main(parser.parse_args([str(bundle), "--input", str(inputs), "--tolerance", "2"]))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_product_itself_hands_over_and_verifies(inputs, checkpoint, tmp_path, capsys):
     out = tmp_path / "bundle"
     assert (
@@ -387,7 +390,7 @@ def test_the_product_itself_hands_over_and_verifies(inputs, checkpoint, tmp_path
         (study / "SEG.nii.gz").unlink()
     rewrite(out)
     assert command(["verify", str(out), "--input", str(inputs)]) == 1
-    assert verdict(capsys).startswith("DIFFERS: the mask of case a is not repeated: 1 of 336 voxels differ")
+    assert verdict(capsys).startswith("DIFFERS: the mask of case a is not repeated: 1 of 720 voxels differ")
     (inputs / "a" / "SUV.nii.gz").unlink()
     assert command(["verify", str(out), "--input", str(inputs)]) == 2
     captured = capsys.readouterr()
