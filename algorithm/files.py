@@ -86,3 +86,27 @@ def _staging_folder(folder: Path) -> Path:
     parent = folder.resolve().parent
     usable = os.access(parent, os.W_OK | os.X_OK) and parent.stat().st_dev == folder.stat().st_dev
     return parent if usable else folder
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; it is none where nothing can have such a name or nobody may look."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a regular file; it is none where nothing can have such a name or nobody may look."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_same_file(a: Path, b: Path) -> bool:
+    """Tell whether two paths are one file that is there."""
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):
+        return False

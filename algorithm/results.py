@@ -18,6 +18,7 @@ from algorithm.clinic.page import PageInput, write_page
 from algorithm.dicom.segmentation import highdicom_module, write_segmentation
 from algorithm.dicom.study import Patient
 from algorithm.errors import OutputError, UsageError
+from algorithm.files import is_folder, is_same_file
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
 from algorithm.picture import write_picture
@@ -78,12 +79,12 @@ class Wanted:
             A DICOM SEG is wanted and highdicom is missing.
         """
         segmentation, page = self.segmentation, self.page
-        if segmentation and not pet.is_dir():
+        if segmentation and not is_folder(pet):
             raise UsageError(
                 f"--dicom-seg needs the PET's DICOM files to refer to, got the file {pet}; give their folder"
             )
         if segmentation is None:
-            segmentation = pet.is_dir() and not self.anonymous
+            segmentation = is_folder(pet) and not self.anonymous
         if segmentation:
             highdicom_module()
         if page is None:
@@ -101,7 +102,7 @@ def clear_results(folder: Path, inputs: Sequence[Path], extra: Sequence[Path] = 
     """
     check_mask_path(folder / MASK_NAME, protect=inputs)
     for path in (*(folder / name for name in NAMES), *extra):
-        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+        if any(is_same_file(path, each) for each in inputs):
             raise OutputError(f"the result {path} would overwrite an input; choose another folder")
         try:
             path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from algorithm.commands.common import (
 from algorithm.commands.suv import overrides_of
 from algorithm.dicom.reckoning import SuvOverrides
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import check_writable
+from algorithm.files import check_writable, is_file, is_folder
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.reading import DicomChoice
@@ -89,12 +89,12 @@ def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
             f"{len(paths)} path(s); see `python -m algorithm predict --help`"
         )
     study, out = paths
-    if study.is_file():
+    if is_file(study):
         raise UsageError(
             f"with two paths the first must be a study's folder of DICOM files, got the file {study}; give "
             "CT, PET and a folder for the results"
         )
-    if not study.exists():
+    if not is_folder(study):
         raise MissingInputError(f"there is no study folder {study}; check the path")
     return study, study, out
 
@@ -102,11 +102,11 @@ def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
 def _check_choice(choice: DicomChoice, ct: Path, pet: Path) -> None:
     """Raise UsageError for options that speak of DICOM where there is a file."""
     about_pet = choice.pet_series is not None or choice.overrides != SuvOverrides()
-    if about_pet and pet.is_file():
+    if about_pet and is_file(pet):
         raise UsageError(
             f"--pet-series and what a SUV is reckoned from are for DICOM, got the file {pet}; leave them out"
         )
-    if choice.ct_series is not None and ct.is_file():
+    if choice.ct_series is not None and is_file(ct):
         raise UsageError(f"--ct-series is for DICOM, got the file {ct}; leave it out")
 
 

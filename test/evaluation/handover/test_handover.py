@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evaluation.handover.verify
+from algorithm import __version__
 from algorithm.cases import list_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, OutputError, UsageError, WeightsError
@@ -252,7 +253,7 @@ def test_without_truth_the_masks_still_verify(bundle, inputs, capsys):
 def test_other_code_is_noted(bundle, inputs, capsys):
     rewrite(bundle, code={**read_manifest(bundle).code, "sha256": "0", "commit": "abc"})
     assert verify(bundle, inputs, predict=threshold) == 0
-    assert "0.1.0 (commit abc) when the bundle was made" in capsys.readouterr().out
+    assert f"{__version__} (commit abc) when the bundle was made" in capsys.readouterr().out
 
 
 def test_bad_input_is_no_verdict(bundle, inputs, tmp_path):
