@@ -41,10 +41,36 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``predict``."""
-    parser.add_argument("ct", type=Path, metavar="CT", help="CT in HU: .mha, .mhd, .nii, .nii.gz or .nrrd.")
-    parser.add_argument("pet", type=Path, metavar="PET", help="PET in SUV, of the same study.")
-    parser.add_argument("output", type=Path, metavar="OUT_FOLDER", help="Folder for mask, report and picture.")
+    parser.usage = (
+        "%(prog)s [OPTION ...] STUDY_FOLDER OUT_FOLDER\n"
+        "       %(prog)s [OPTION ...] CT PET OUT_FOLDER\n"
+        "       %(prog)s [OPTION ...] --cases LIST_OR_TREE OUT_FOLDER"
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="A study's folder of DICOM files, or a CT (HU) and a PET (SUV), each a file (.mha, .mhd, .nii, "
+        ".nii.gz, .nrrd) or a folder of DICOM files; last the folder for the results.",
+    )
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        metavar="LIST_OR_TREE",
+        help="Segment every case of a CSV (case, ct, pet) or folder: AutoPET, nnU-Net, HECKTOR, jobs, DICOM "
+        "studies. The same command goes on where it was stopped.",
+    )
+    _add_results(parser)
+    _add_dicom(parser, ct=True)
     _add_inference(parser)
+
+
+def add_suv(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``suv``."""
+    parser.add_argument("folder", type=Path, metavar="DICOM_FOLDER", help="With one PET series, or --pet-series.")
+    parser.add_argument("out", type=Path, metavar="OUT", help="New file: .nii.gz, .nii, .mha or .nrrd.")
+    _add_dicom(parser, ct=False)
 
 
 def add_preflight(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +114,50 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
     imported.add_argument("--out", type=Path, default=Path("weights"), metavar="DIR", help="Folder to write to.")
     imported.add_argument("--force", action="store_true", help="Replace a checkpoint of the same name.")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    flag = argparse.BooleanOptionalAction
+    group.add_argument(
+        "--dicom-seg",
+        action=flag,
+        default=None,
+        help="Write the lesions as DICOM SEG too. By default where the PET is DICOM and --anonymous is not given.",
+    )
+    group.add_argument("--html", action=flag, default=None, help="Write report.html. By default yes.")
+    group.add_argument(
+        "--viewer",
+        action=flag,
+        default=True,
+        help="Put images to scroll through into report.html, some MB.",
+    )
+    group.add_argument(
+        "--anonymous",
+        action=flag,
+        default=False,
+        help="Leave patient and file names out of report.html and report.json. A DICOM SEG always names its "
+        "PET's patient.",
+    )
+
+
+def _add_dicom(parser: argparse.ArgumentParser, *, ct: bool) -> None:
+    group = parser.add_argument_group("DICOM input")
+    group.add_argument("--pet-series", metavar="UID", help="SeriesInstanceUID of the PET to take.")
+    if ct:
+        group.add_argument("--ct-series", metavar="UID", help="SeriesInstanceUID of the CT to take.")
+    group.add_argument("--weight-kg", type=float, metavar="KG", help="Body weight, in place of the header's.")
+    group.add_argument(
+        "--dose-mbq", type=float, metavar="MBQ", help="Activity when it was injected, in place of the header's."
+    )
+    group.add_argument(
+        "--injection-time",
+        metavar="TIME",
+        help="HH:MM:SS or YYYY-MM-DDTHH:MM:SS in the scanner's local time, in place of the header's.",
+    )
+    group.add_argument(
+        "--half-life-s", type=float, metavar="SECONDS", help="Of the nuclide, in place of the header's."
+    )
 
 
 def _add_inference(parser: argparse.ArgumentParser) -> None:

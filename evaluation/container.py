@@ -30,7 +30,7 @@ from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import (
     check_tolerance,
     report,
-    score_aloud,
+    score_with_table,
     summarise,
     summary_text,
     to_json,
@@ -133,7 +133,7 @@ def evaluate(folder: Path, truth: Path, output: Path, edition: str, tolerance_mm
     """
     jobs = read_jobs(folder)
     pairs = find_pairs(jobs, truth)
-    results = score_aloud(pairs, RULES[edition], tolerance_mm=tolerance_mm)
+    results = score_with_table(pairs, RULES[edition], tolerance_mm=tolerance_mm)
     content = {**report(results, pairs, edition), "jobs": summarise_jobs(jobs, edition)}
     print(summary_text(content))
     for line in _job_lines(content["jobs"]):
@@ -152,7 +152,7 @@ def read_jobs(folder: Path) -> list[AlgorithmJob]:
     path = folder / "predictions.json"
     entries = read_json(path, "the list of jobs")
     if not isinstance(entries, list):
-        raise _malformed(path, "it is no list")
+        raise _malformed(path, "it is not a list")
     jobs = [_read_job(entry, folder, path) for entry in entries]
     keys = [job.pk for job in jobs]
     twice = next((key for key in keys if keys.count(key) > 1), None)
@@ -214,7 +214,7 @@ def duration_s(text: str) -> float:
     """Return the seconds of an ISO 8601 duration such as ``P0DT00H01M15.5S``; raises ValueError for any other."""
     match = _DURATION.fullmatch(text)
     if match is None or text.endswith(("P", "T")):
-        raise ValueError(f"{text!r} is no duration of ISO 8601")
+        raise ValueError(f"{text!r} is not a duration of ISO 8601")
     seconds = sum(factor * float(match.group(name) or 0) for name, factor in _SECONDS.items())
     return -seconds if match.group("sign") else seconds
 
@@ -280,10 +280,12 @@ def _mask_of(pk: str, outputs: Sequence[SocketValue], folder: Path) -> Path | No
     masks = [each for each in images if each.slug in MASK_SLUGS] or images
     if not masks:
         return None
-    place = masks[0].path_in(folder / pk / "output")
-    files = sorted(path for path in place.glob("*") if path.name.endswith(IMAGE_SUFFIXES))
+    mask_folder = masks[0].path_in(folder / pk / "output")
+    files = sorted(path for path in mask_folder.glob("*") if path.name.endswith(IMAGE_SUFFIXES))
     if len(files) > 1:
-        raise MissingInputError(f"expected one mask in {place}, found {', '.join(path.name for path in files)}")
+        raise MissingInputError(
+            f"expected one mask in {mask_folder}, found {', '.join(path.name for path in files)}"
+        )
     return files[0] if files else None
 
 

@@ -54,7 +54,7 @@ def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
         (
             file_name(case.name),
             Path(os.path.relpath(case.truth, data)).as_posix(),
-        )  # a list may name files elsewhere
+        )
         for case in cases
         if case.truth is not None
     ]

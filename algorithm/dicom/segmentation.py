@@ -108,7 +108,7 @@ def write_segmentation(
     OutputError
         The file cannot be written.
     """
-    hd = _highdicom()
+    hd = highdicom_module()
     if not labels.any():
         return False
     with warnings.catch_warnings():
@@ -156,13 +156,14 @@ def _segmentation(
     )
 
 
-def _highdicom() -> Any:
+def highdicom_module() -> Any:
+    """Import highdicom; raises InstallationError where it is missing."""
     try:
         import highdicom
     except ImportError as error:
         raise InstallationError(
-            f"a DICOM SEG needs highdicom, which is not installed ({error}); install requirements-clinic.txt or "
-            "do without the DICOM SEG"
+            f"a DICOM SEG needs highdicom, which is not installed ({error}); run "
+            "`pip install -r requirements-clinic.txt` or add --no-dicom-seg"
         ) from error
     return highdicom
 

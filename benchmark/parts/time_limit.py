@@ -57,7 +57,7 @@ def _deadline_row(session: Session, setting: str, device: str, precision: str, l
     seconds = time.monotonic() - began
     if not report.is_file():
         raise ChildError(f"predict --time-limit {limit:g} ended with exit code {ended.returncode} and no report")
-    from algorithm.commands import MASK_NAME  # here, since it brings torch
+    from algorithm.results import MASK_NAME  # here, since it brings torch
 
     done = json.loads(report.read_text())
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import csv
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ STATISTICS = {"mean": "Mean", "median": "Median", "std": "Std. dev.", "min": "Lo
 _PLOT_WIDTH, _PLOT_HEIGHT, _MARGIN = 270, 70, 12
 _MIDDLE, _BOX_HEIGHT, _AXIS = 28, 32, 54
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Row:
+class CaseRow:
     """One case of the page.
 
     Attributes
@@ -52,7 +55,7 @@ class Row:
     picture: bytes | None = None
 
 
-def read_rows(scores: Path, pictures: Path | None = None) -> list[Row]:
+def read_rows(scores: Path, pictures: Path | None = None) -> list[CaseRow]:
     """Read the table that ``evaluation score --csv`` writes, and the pictures ``CASE.png`` where there are any.
 
     A case is synthetic if its name starts with "synthetic" or a column ``synthetic`` says so.
@@ -80,7 +83,7 @@ def read_rows(scores: Path, pictures: Path | None = None) -> list[Row]:
     return [_row(row, metrics, scores, pictures) for row in cells]
 
 
-def page(rows: Sequence[Row], title: str) -> str:
+def page(rows: Sequence[CaseRow], title: str) -> str:
     """Return the page; it needs neither a server nor any other file."""
     metrics = [name for name in METRICS if any(name in row.values for row in rows)]
     synthetic = sum(row.synthetic for row in rows)
@@ -102,7 +105,7 @@ def page(rows: Sequence[Row], title: str) -> str:
     )
 
 
-def write_page(rows: Sequence[Row], title: str, path: Path) -> None:
+def write_page(rows: Sequence[CaseRow], title: str, path: Path) -> None:
     """Write the page whole.
 
     Raises
@@ -116,21 +119,25 @@ def write_page(rows: Sequence[Row], title: str, path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation cohort``."""
-    parser.add_argument("--scores", type=Path, required=True, metavar="CSV", help="what `score --csv` wrote")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="what `pictures --out` wrote (CASE.png)")
-    parser.add_argument("--title", default="Cohort", help="heading of the page (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, .html")
+    parser.add_argument(
+        "--scores", type=Path, required=True, metavar="CSV", help="Table that `score --csv` wrote."
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="Folder that `pictures --out` wrote, with CASE.png."
+    )
+    parser.add_argument("--title", default="Cohort", help="Heading of the page.")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="The page, an HTML file.")
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
     rows = read_rows(args.scores, args.pictures)
     write_page(rows, args.title, args.out)
-    print(f"wrote {args.out} with {_count(len(rows), 'case')}")
+    log.info("wrote %s with %s", args.out, _count(len(rows), "case"))
     return 0
 
 
-def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: Path | None) -> Row:
+def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: Path | None) -> CaseRow:
     case = cells["case"]
     values = {}
     for name in metrics:
@@ -138,9 +145,9 @@ def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: 
         try:
             values[name] = float(text)
         except ValueError as error:
-            raise UsageError(f"{scores} gives {text!r} as the {name} of {case}, which is no number") from error
+            raise UsageError(f"{scores} gives {text!r} as the {name} of {case}, which is not a number") from error
     picture = pictures / f"{case}.png" if pictures is not None else None
-    return Row(
+    return CaseRow(
         case=case,
         values=values,
         synthetic=named_synthetic(case) or is_yes(cells.get("synthetic") or ""),
@@ -149,14 +156,14 @@ def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: 
     )
 
 
-def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _groups(rows: Sequence[CaseRow]) -> list[tuple[str, list[CaseRow]]]:
     """Real and synthetic cases apart, so that no statistic mixes them."""
     real, synthetic = [row for row in rows if not row.synthetic], [row for row in rows if row.synthetic]
     groups = [(_count(len(real), "case"), real), (_count(len(synthetic), "synthetic case"), synthetic)]
     return [(text, members) for text, members in groups if members]
 
 
-def _statistics(group: str, rows: Sequence[Row], metrics: Sequence[str]) -> str:
+def _statistics(group: str, rows: Sequence[CaseRow], metrics: Sequence[str]) -> str:
     headings = "".join(
         f'<th scope="col">{heading}</th>' for heading in ("Metric", *STATISTICS.values(), "Defined")
     )
@@ -174,16 +181,16 @@ def _statistics(group: str, rows: Sequence[Row], metrics: Sequence[str]) -> str:
     )
 
 
-def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+def _table(rows: Sequence[CaseRow], metrics: Sequence[str]) -> str:
     headings = ["Case", *(METRICS[name].heading for name in metrics)]
     head = "".join(f'<th scope="col"><button type="button">{escape(text)}</button></th>' for text in headings)
     lines = []
-    for place, row in enumerate(rows):
-        name = f'<a href="#picture-{place}">{escape(row.case)}</a>' if row.picture else escape(row.case)
+    for number, row in enumerate(rows):
+        name = f'<a href="#picture-{number}">{escape(row.case)}</a>' if row.picture else escape(row.case)
         badges = _badge("synthetic", row.synthetic) + _badge("missing", row.missing)
         cells = "".join(_cell(metric, row.values.get(metric, math.nan)) for metric in metrics)
         first = f'<th scope="row" data-value="{escape(row.case)}">{name}{badges}</th>'
-        lines.append(f'<tr data-picture="picture-{place}">{first}{cells}</tr>')
+        lines.append(f'<tr data-picture="picture-{number}">{first}{cells}</tr>')
     return f'<table id="case-table"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
@@ -196,15 +203,15 @@ def _badge(text: str, shown: bool) -> str:
     return f'<span class="badge">{text}</span>' if shown else ""
 
 
-def _gallery(rows: Sequence[Row]) -> str:
+def _gallery(rows: Sequence[CaseRow]) -> str:
     figures = []
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         if row.picture is None:
             continue
         case = escape(row.case)
         content = base64.b64encode(row.picture).decode("ascii")
         figures.append(
-            f'<figure class="case" id="picture-{place}">'
+            f'<figure class="case" id="picture-{number}">'
             f"<figcaption>{case}{_badge('synthetic', row.synthetic)}</figcaption>"
             f'<img loading="lazy" alt="Error map of {case}: {_in_words(row)}" '
             f'src="data:image/png;base64,{content}">'
@@ -213,18 +220,18 @@ def _gallery(rows: Sequence[Row]) -> str:
     return f'<div id="gallery">{"".join(figures)}</div>' + ("" if figures else _nothing("No pictures were given."))
 
 
-def _in_words(row: Row) -> str:
+def _in_words(row: CaseRow) -> str:
     """Say in words what the picture's numbers are."""
     defined = [(name, row.values[name]) for name in METRICS if not math.isnan(row.values.get(name, math.nan))]
     return escape(", ".join(f"{METRICS[name].heading} {METRICS[name].text(value)}" for name, value in defined))
 
 
-def _distributions(group: str, rows: Sequence[Row], metrics: Sequence[str]) -> str:
+def _distributions(group: str, rows: Sequence[CaseRow], metrics: Sequence[str]) -> str:
     plots = "".join(_plot(name, rows) for name in metrics)
     return f'<h3>{group}</h3><div class="plots">{plots}</div>'
 
 
-def _plot(metric: str, rows: Sequence[Row]) -> str:
+def _plot(metric: str, rows: Sequence[CaseRow]) -> str:
     """Draw a strip of the cases' values with their quartiles as inline SVG."""
     shown = METRICS[metric]
     points = [(row.case, value) for row in rows if math.isfinite(value := row.values.get(metric, math.nan))]
@@ -239,9 +246,9 @@ def _plot(metric: str, rows: Sequence[Row]) -> str:
 
     # Golden-ratio steps keep neighbours apart, the same way every time.
     dots = "".join(
-        f'<circle cx="{across(value)}" cy="{_MIDDLE + (place * 0.618034 % 1 - 0.5) * _BOX_HEIGHT:.1f}" r="3">'
+        f'<circle cx="{across(value)}" cy="{_MIDDLE + (number * 0.618034 % 1 - 0.5) * _BOX_HEIGHT:.1f}" r="3">'
         f"<title>{escape(case)}: {shown.text(value)}</title></circle>"
-        for place, (case, value) in enumerate(points)
+        for number, (case, value) in enumerate(points)
     )
     words = f"{shown.heading} of {_count(len(points), 'case')}: median {shown.text(median)}"
     words += f", middle half {shown.text(first)} to {shown.text(third)}"

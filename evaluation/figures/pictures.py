@@ -8,6 +8,7 @@ lesions of which nothing was found.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ _FIGURE_HEIGHT_INCH = 6.4
 _PIXELS_PER_INCH = 110
 
 Box = tuple[slice, slice, slice]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,8 @@ def draw(errors: ErrorMap, title: str) -> Figure:
     grid = figure.add_gridspec(rows, 2 + columns, width_ratios=ratios)
     _draw_projection(figure.add_subplot(grid[:, 0]), errors, axis=1, title="coronal", sides=("R", "L"))
     _draw_projection(figure.add_subplot(grid[:, 1]), errors, axis=2, title="sagittal", sides=("A", "P"))
-    for place, z in enumerate(slices):
-        row, column = divmod(place, columns)
+    for number, z in enumerate(slices):
+        row, column = divmod(number, columns)
         _draw_slice(figure.add_subplot(grid[row, 2 + column]), errors, z)
     return figure
 
@@ -270,8 +273,10 @@ def _label(axes: Axes, title: str, sides: tuple[str, str]) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#999999")
-    for text, place, alignment in ((sides[0], 0.015, "left"), (sides[1], 0.985, "right")):
-        axes.text(place, 0.99, text, transform=axes.transAxes, ha=alignment, va="top", fontsize=9, color="#555555")
+    for text, across, alignment in ((sides[0], 0.015, "left"), (sides[1], 0.985, "right")):
+        axes.text(
+            across, 0.99, text, transform=axes.transAxes, ha=alignment, va="top", fontsize=9, color="#555555"
+        )
 
 
 @dataclass(frozen=True)
@@ -286,13 +291,13 @@ class _Task:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation pictures``."""
     parser.description = "Write an error map (PNG) per case: either of --cases, or of one --pet with its --truth."
-    parser.add_argument("--cases", type=Path, help=f"{WHERE_CASES_LIE}; with truth")
-    parser.add_argument("--pet", type=Path, help="the PET of a single case")
-    parser.add_argument("--truth", type=Path, help="the true mask of a single case")
+    parser.add_argument("--cases", type=Path, help=f"Cases with truth: {WHERE_CASES_LIE}.")
+    parser.add_argument("--pet", type=Path, help="PET of a single case.")
+    parser.add_argument("--truth", type=Path, help="True mask of a single case.")
     parser.add_argument(
-        "--prediction", type=Path, required=True, help="folder with CASE.mha; of a single case: its mask"
+        "--prediction", type=Path, required=True, help="Folder with CASE.mha, or the mask of a single case."
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures, CASE.png")
+    parser.add_argument("--out", type=Path, required=True, help="Folder for the pictures, CASE.png.")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -300,7 +305,7 @@ def main(args: argparse.Namespace) -> int:
     for task in _tasks(args):
         path = args.out / f"{task.name}.png"
         write_picture(read_errors(task.pet, task.truth, task.prediction), task.title, path)
-        print(f"wrote {path}")
+        log.info("wrote %s", path)
     return 0
 
 

@@ -168,7 +168,7 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise MissingInputError(f"{bundle} is no hand-over bundle: cannot read {MANIFEST} ({error})") from error
+        raise MissingInputError(f"{bundle} is not a hand-over bundle: cannot read {MANIFEST} ({error})") from error
     try:
         return _parse(json.loads(text))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from evaluation.handover.bundle import (
     File,
     Manifest,
     Predict,
+    SegmentedCase,
     code_version,
     device_class,
     exact_requirements,
@@ -43,6 +45,8 @@ from evaluation.handover.bundle import (
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import CaseScore, report, score_pairs, to_csv, to_json, write_text
+
+log = logging.getLogger(__name__)
 
 
 def make_bundle(
@@ -79,36 +83,17 @@ def make_bundle(
     ------
     OutputError
         ``out`` is not empty or cannot be written.
-    UsageError
-        A file lies outside ``folder``.
     UserError
-        As the inference raises.
+        A file lies outside ``folder``, or as the inference raises.
     """
     inputs = [{key: _input(path, folder) for key, path in _files(case).items()} for case in cases]
     _require_empty(out)
     weights = [_copied(path, out / "weights") for path in checkpoints]
     records = []
     for number, (case, files) in enumerate(zip(cases, inputs, strict=True), start=1):
-        print(f"case {number} of {len(cases)}: {case.name}", flush=True)
-        prediction = predict(case.ct, case.pet, weights, settings)
-        mask = out / "masks" / f"{case.name}.mha"
-        write_mask(prediction.mask, read_image(case.pet, "PET"), mask)
-        write_json(out / "reports" / f"{case.name}.json", prediction.report)
-        records.append(
-            CaseRecord(
-                name=case.name,
-                synthetic=case.synthetic,
-                ct=files["ct"],
-                pet=files["pet"],
-                truth=files.get("truth"),
-                mask=mask.relative_to(out).as_posix(),
-                voxels_sha256=voxels_sha256(read_mask(mask)),
-            )
-        )
-    scored = score_bundle(out, folder, records, edition)
-    if scored is not None:
-        write_text(out / METRICS_JSON, scored[0])
-        write_text(out / METRICS_CSV, scored[1])
+        log.info("case %d of %d: %s", number, len(cases), case.name)
+        records.append(_record(case, files, out, predict(case.ct, case.pet, weights, settings)))
+    _write_scores(out, folder, records, edition)
     write_text(out / REQUIREMENTS, exact_requirements())
     manifest = Manifest(
         code=code_version(),
@@ -119,14 +104,38 @@ def make_bundle(
         edition=edition,
         weights=tuple(path.relative_to(out).as_posix() for path in weights),
         cases=tuple(records),
-        files={
-            path.relative_to(out).as_posix(): file_sha256(path)
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        },
+        files=_hashes(out),
     )
     write_text(out / MANIFEST, manifest.to_json())
     return manifest
+
+
+def _hashes(bundle: Path) -> dict[str, str]:
+    files = (path for path in sorted(bundle.rglob("*")) if path.is_file())
+    return {path.relative_to(bundle).as_posix(): file_sha256(path) for path in files}
+
+
+def _write_scores(out: Path, folder: Path, records: Sequence[CaseRecord], edition: str) -> None:
+    scored = score_bundle(out, folder, records, edition)
+    if scored is not None:
+        write_text(out / METRICS_JSON, scored[0])
+        write_text(out / METRICS_CSV, scored[1])
+
+
+def _record(case: Case, files: dict[str, File], out: Path, result: SegmentedCase) -> CaseRecord:
+    """Write a case's mask and report into the bundle, and describe them."""
+    mask = out / "masks" / f"{case.name}.mha"
+    write_mask(result.mask, read_image(case.pet, "PET"), mask)
+    write_json(out / "reports" / f"{case.name}.json", result.report)
+    return CaseRecord(
+        name=case.name,
+        synthetic=case.synthetic,
+        ct=files["ct"],
+        pet=files["pet"],
+        truth=files.get("truth"),
+        mask=mask.relative_to(out).as_posix(),
+        voxels_sha256=voxels_sha256(read_mask(mask)),
+    )
 
 
 def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], edition: str) -> tuple[str, str] | None:
@@ -159,16 +168,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CASES",
         help=f"What to segment: {WHERE_CASES_LIE}.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the bundle")
-    parser.add_argument("--weights", type=Path, help="checkpoint or folder of them (default: the installed ones)")
-    parser.add_argument("--image", help="container image whose digest is recorded: a name, or sha256:...")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="New folder for the bundle.")
     parser.add_argument(
-        "--edition", choices=RULES, default=DEFAULT_EDITION, help="rules of the metrics (default: %(default)s)"
+        "--weights", type=Path, help="Checkpoint or folder of them; the installed ones if left out."
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
-    parser.add_argument("--flips", type=int, default=1, help="passes that are averaged (default: %(default)s)")
-    parser.add_argument("--overlap", type=float, help="of the windows (default: each checkpoint's own)")
+    parser.add_argument("--image", help="Container image whose digest is recorded: a name, or sha256:....")
+    parser.add_argument(
+        "--edition", choices=RULES, default=DEFAULT_EDITION, help="Whose rules the metrics follow."
+    )
+    parser.add_argument("--device", default="auto", help="Where to compute: auto, cpu or cuda.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="What to compute in.")
+    parser.add_argument("--flips", type=int, default=1, help="Passes that are averaged.")
+    parser.add_argument(
+        "--overlap", type=float, help="Overlap of neighbouring windows; each checkpoint's own if left out."
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ DICE_TOLERANCE = 0.995
 """What masks from another class of devices must reach: the agreement asked of bfloat16 and float32."""
 
 _KINDS = {"weights": "weights file", "masks": "mask", "reports": "run report"}
+
+log = logging.getLogger(__name__)
 
 
 def verify(
@@ -79,50 +83,77 @@ def verify(
     """
     manifest = read_manifest(bundle)
     _require_inputs(manifest, folder)
-    differences = [*_changed_files(manifest, bundle), *_changed_inputs(manifest, folder)]
-    if not differences:  # masks can be read and scored only if they are what was handed over
-        differences = [*_changed_voxels(manifest, bundle), *_changed_metrics(manifest, bundle, folder)]
+    differences = _changes(manifest, bundle, folder)
     if differences:
         return _verdict(differences)
 
     settings = _settings_here(manifest.settings, device)
     here = device_class(settings.device)
-    same = here == manifest.device_class
     for note in _notes(manifest, folder, here):
         print(f"note: {note}")
-    weights = [bundle / path for path in manifest.weights]
-    lowest = 1.0
-    for number, case in enumerate(manifest.cases, start=1):
-        print(f"case {number} of {len(manifest.cases)}: {case.name}", flush=True)
-        repeated = predict(folder / case.ct.path, folder / case.pet.path, weights, settings).mask > 0
-        mask, pet = read_mask(bundle / case.mask), read_image(folder / case.pet.path, "PET")
-        if not same_geometry(mask, pet):
-            differences.append(
-                f"the mask of case {case.name} has {geometry_text(mask)}, its PET {geometry_text(pet)}"
-            )
-            continue
-        given = sitk.GetArrayViewFromImage(mask) > 0
-        agreement = dice(given, repeated)
-        lowest = min(lowest, agreement)
-        voxels = int(np.count_nonzero(given != repeated))
-        if same and voxels:
-            differences.append(
-                f"the mask of case {case.name} is not repeated: {voxels} of {given.size} voxels differ, "
-                f"Dice {agreement:.6f}"
-            )
-        elif agreement < tolerance:
-            differences.append(f"the mask of case {case.name} has a Dice of {agreement:.6f}, below {tolerance:g}")
+    repeated = [_repeat(case, manifest, bundle, folder, settings, predict) for case in manifest.cases]
+    same = here == manifest.device_class
+    differences = [text for each in repeated if (text := each.difference(same, tolerance)) is not None]
     if differences:
         return _verdict(differences)
     count = f"{len(manifest.cases)} mask{'' if len(manifest.cases) == 1 else 's'}"
     if same:
         print(f"VERIFIED: {count} repeated bit for bit on {here}")
     else:
+        lowest = min((each.dice for each in repeated), default=1.0)
         print(
             f"VERIFIED: {count} repeated, Dice at least {lowest:.6f} (tolerance {tolerance:g}) on {here}, "
             f"made on {manifest.device_class}"
         )
     return VERIFIED
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """How a mask compares with the one that this machine makes of the same inputs.
+
+    Attributes
+    ----------
+    case : str
+    voxels, differing : int
+        Of the mask, and those that differ.
+    dice : float
+    grids : str or None
+        Why the two cannot be compared: their geometries.
+    """
+
+    case: str
+    voxels: int = 0
+    differing: int = 0
+    dice: float = 0.0
+    grids: str | None = None
+
+    def difference(self, same: bool, tolerance: float) -> str | None:
+        """Say what differs, if anything does; ``same``: on the same class of devices, to the bit."""
+        if self.grids is not None:
+            return f"the mask of case {self.case} has {self.grids}"
+        if same and self.differing:
+            return (
+                f"the mask of case {self.case} is not repeated: {self.differing} of {self.voxels} voxels differ, "
+                f"Dice {self.dice:.6f}"
+            )
+        if self.dice < tolerance:
+            return f"the mask of case {self.case} has a Dice of {self.dice:.6f}, below {tolerance:g}"
+        return None
+
+
+def _repeat(
+    case: CaseRecord, manifest: Manifest, bundle: Path, folder: Path, settings: BundleSettings, predict: Predict
+) -> _Repeated:
+    """Segment a case again and compare."""
+    log.info("case %d of %d: %s", manifest.cases.index(case) + 1, len(manifest.cases), case.name)
+    weights = [bundle / path for path in manifest.weights]
+    repeated = predict(folder / case.ct.path, folder / case.pet.path, weights, settings).mask > 0
+    mask, pet = read_mask(bundle / case.mask), read_image(folder / case.pet.path, "PET")
+    if not same_geometry(mask, pet):
+        return _Repeated(case.name, grids=f"{geometry_text(mask)}, its PET {geometry_text(pet)}")
+    given = sitk.GetArrayViewFromImage(mask) > 0
+    return _Repeated(case.name, given.size, int(np.count_nonzero(given != repeated)), dice(given, repeated))
 
 
 def _settings_here(made: BundleSettings, device: str | None) -> BundleSettings:
@@ -144,15 +175,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Check a hand-over bundle and repeat its inference. Exit code 0: verified, 1: differs, 2: bad input."
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that `handover --out` made")
-    parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="folder with the same inputs")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: as the bundle was made")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Folder that `handover --out` made.")
+    parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="Folder with the same inputs.")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="Where to compute; as the bundle was made if left out."
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=DICE_TOLERANCE,
         metavar="DICE",
-        help="least Dice where the device is of another class than the bundle's (default: %(default)s)",
+        help="Least Dice where the device is of another class than the bundle's.",
     )
 
 
@@ -183,6 +216,14 @@ def _require_inputs(manifest: Manifest, folder: Path) -> None:
                 raise MissingInputError(f"the {what} of case {case.name} is not at {folder / path}; put it there")
 
 
+def _changes(manifest: Manifest, bundle: Path, folder: Path) -> list[str]:
+    """Say what was changed since the bundle was made."""
+    differences = [*_changed_files(manifest, bundle), *_changed_inputs(manifest, folder)]
+    if not differences:  # masks can be read and scored only if they are what was handed over
+        differences = [*_changed_voxels(manifest, bundle), *_changed_metrics(manifest, bundle, folder)]
+    return differences
+
+
 def _changed_files(manifest: Manifest, bundle: Path) -> Iterator[str]:
     for path, expected in manifest.files.items():
         kind = _KINDS.get(Path(path).parts[0], "file")
@@ -204,7 +245,7 @@ def _changed_voxels(manifest: Manifest, bundle: Path) -> Iterator[str]:
         try:
             found = voxels_sha256(read_mask(bundle / case.mask))
         except UserError as error:
-            yield f"the mask of case {case.name} is none: {error}"
+            yield f"the mask of case {case.name} is missing or damaged: {error}"
             continue
         if found != case.voxels_sha256:
             yield f"the voxels of mask {case.mask} were changed: their sha256 is {found}, was {case.voxels_sha256}"

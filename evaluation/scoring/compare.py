@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ HEADINGS = ("Metric", "Method", "n", "Mean", "95 % CI", "Median", "SD", "Differe
 
 Values = NDArray[np.float64]
 Interval = tuple[float, float]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,25 +77,32 @@ class Line:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation compare``."""
-    parser.add_argument("--truth", type=Path, required=True, metavar="T", help="folder of true masks")
+    parser.add_argument("--truth", type=Path, required=True, metavar="T", help="Folder of true masks.")
     parser.add_argument(
         "--prediction",
         action="append",
         required=True,
         metavar="NAME=FOLDER",
-        help="a method and its folder of masks; give it once per method",
+        help="A method and its folder of masks. Give it once per method.",
     )
     parser.add_argument(
-        "--reference", metavar="NAME", help="method the others are tested against (default: the first)"
+        "--reference", metavar="NAME", help="Method that the others are tested against; the first if left out."
     )
     parser.add_argument(
-        "--metrics", nargs="+", choices=METRICS, default=DEFAULT_METRICS, metavar="METRIC", help=", ".join(METRICS)
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        default=DEFAULT_METRICS,
+        metavar="METRIC",
+        help=f"Of {', '.join(METRICS)}.",
     )
     add_scoring_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV with full precision")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table as a LaTeX tabular (booktabs)")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the bootstrap.")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="Write the table as Markdown.")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write the table as CSV with full precision.")
+    parser.add_argument(
+        "--latex", type=Path, metavar="FILE", help="Write the table as a LaTeX tabular for booktabs."
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -111,7 +121,7 @@ def main(args: argparse.Namespace) -> int:
         scored[method] = list(score_pairs(pairs, RULES[args.edition], tolerance_mm=args.tolerance))
         missing = [pair.case for pair in pairs if pair.prediction is None]
         note = f"; missing, counted {RULES[args.edition].missing}: {', '.join(missing)}" if missing else ""
-        print(f"Scored {method}: {len(scored[method])} cases{note}", flush=True)
+        log.info("Scored %s: %d cases%s", method, len(scored[method]), note)
 
     lines = compare(scored, reference, args.metrics, seed=args.seed)
     print(f"\n{to_markdown(lines)}\n{caption(reference, args.edition, args.seed)}")

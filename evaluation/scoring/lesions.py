@@ -41,7 +41,7 @@ CALLED_ML = 1.0
 
 
 @dataclass(frozen=True)
-class Lesion:
+class TrueLesion:
     """One true lesion: its volume, its best IoU with a predicted one."""
 
     volume_ml: float
@@ -60,7 +60,7 @@ class Findings:
     Attributes
     ----------
     case : str
-    lesions : tuple of Lesion
+    lesions : tuple of TrueLesion
     fpv_ml : float
         Volume of the predicted lesions that touch no true one.
     by_organ : dict of str to float, or None
@@ -70,7 +70,7 @@ class Findings:
     """
 
     case: str
-    lesions: tuple[Lesion, ...]
+    lesions: tuple[TrueLesion, ...]
     fpv_ml: float
     by_organ: dict[str, float] | None
     hot_organs_ml: float | None
@@ -87,16 +87,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"Cases with truth: {WHERE_CASES_LIE}.",
     )
     parser.add_argument(
-        "--prediction", type=Path, required=True, metavar="DIR", help="folder of masks named after the cases"
+        "--prediction", type=Path, required=True, metavar="DIR", help="Folder of masks named after the cases."
     )
     parser.add_argument(
         "--organs",
         default="organs.nii.gz",
         metavar="NAME",
-        help="name of the organ map beside each truth (default: %(default)s); cases without one give no organs",
+        help="Name of the organ map beside each truth. Cases without one give no organs.",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per lesion")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write everything.")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write one row per lesion.")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -148,7 +148,7 @@ def inspect_case(case: Case, prediction_path: Path, organs_name: str = "organs.n
     hot = None if organs is None else np.isin(organs, [key for key, name in ORGANS.items() if name in HOT_ORGANS])
     return Findings(
         case.name,
-        tuple(Lesion(float(n) * voxel_ml, float(i)) for n, i in zip(overlaps.truth, iou, strict=True)),
+        tuple(TrueLesion(float(n) * voxel_ml, float(i)) for n, i in zip(overlaps.truth, iou, strict=True)),
         float(np.count_nonzero(false)) * voxel_ml,
         None if organs is None else volume_by_organ(false, organs, spacing),
         None if hot is None else float(np.count_nonzero(hot & prediction & ~truth)) * voxel_ml,
@@ -216,7 +216,7 @@ def report(findings: Sequence[Findings]) -> dict[str, object]:
     }
 
 
-def by_size(findings: Iterable[Findings]) -> list[tuple[float, float, list[Lesion]]]:
+def by_size(findings: Iterable[Findings]) -> list[tuple[float, float, list[TrueLesion]]]:
     """Return the lesions of all cases by size class (ends in ml), then those of all above 1 ml."""
     every = [lesion for found in findings for lesion in found.lesions]
     classes = [*zip(SIZES_ML, (*SIZES_ML[1:], np.inf), strict=True), (SIZES_ML[1], np.inf)]
@@ -278,11 +278,11 @@ def _check_grid(image: sitk.Image, path: Path, truth: sitk.Image, truth_path: Pa
         )
 
 
-def _touched(own: Sequence[Lesion]) -> int:
+def _touched(own: Sequence[TrueLesion]) -> int:
     return sum(each.touched for each in own)
 
 
-def _matched(own: Sequence[Lesion]) -> int:
+def _matched(own: Sequence[TrueLesion]) -> int:
     return sum(each.iou >= LESION_IOU for each in own)
 
 

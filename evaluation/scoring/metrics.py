@@ -177,12 +177,10 @@ def measure(
     false_lesions = predicted_lesions - matching.size
     return Scores(
         dice=_dice(overlaps, rules),
-        fpv_ml=_untouched_voxels(overlaps.prediction, overlaps.pair_prediction) * voxel_ml
-        if predicted_lesions
-        else rules.fpv_prediction_empty,
-        fnv_ml=_untouched_voxels(overlaps.truth, overlaps.pair_truth) * voxel_ml
-        if true_lesions
-        else rules.fnv_truth_empty,
+        fpv_ml=_untouched_ml(
+            overlaps.prediction, overlaps.pair_prediction, voxel_ml, empty=rules.fpv_prediction_empty
+        ),
+        fnv_ml=_untouched_ml(overlaps.truth, overlaps.pair_truth, voxel_ml, empty=rules.fnv_truth_empty),
         hd95_mm=hausdorff_percentile(to_prediction, to_truth),
         surface_dice=surface_dice(to_prediction, to_truth, tolerance_mm),
         lesion_sensitivity=found.size / true_lesions if true_lesions else math.nan,
@@ -227,8 +225,9 @@ def surface_distances(
     """Distances in mm from each surface voxel of the truth to the prediction's surface, and the other way round.
 
     A surface voxel is a voxel of the mask with one of its six face neighbours outside (or outside the image).
-    These are the distances of ``grand_challenge_metrics.stats``; that module transforms the whole volume twice
-    (20 s and 3 GB for lesions all over a 400x400x326 body), a search tree of the surface voxels takes a second.
+    These are the distances of ``grand_challenge_metrics.stats`` up to the last digit; that module transforms the
+    whole volume twice (28 s and 2.4 GB for 500 lesions all over a body of 400x400x326 voxels, cut to the union), a
+    search tree of the surface voxels takes 2.3 s. Its Dice is rounded to float32.
 
     Parameters
     ----------
@@ -288,5 +287,6 @@ def _dice(overlaps: Overlaps, rules: Rules) -> float:
     return 2 * int(overlaps.pair_shared.sum()) / (true + predicted)
 
 
-def _untouched_voxels(sizes: Counts, touched: Counts) -> int:
-    return int(np.delete(sizes, np.unique(touched)).sum())
+def _untouched_ml(sizes: Counts, touched: Counts, voxel_ml: float, *, empty: float) -> float:
+    """Return the volume of the lesions that none of the other mask touches; ``empty`` without any lesion."""
+    return int(np.delete(sizes, np.unique(touched)).sum()) * voxel_ml if sizes.size else empty

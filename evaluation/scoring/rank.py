@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from evaluation.scoring.submissions import COUNTS, choose_cases, read_submission
 HECKTOR = "HECKTOR"
 EDITIONS = (*SCHEMES, HECKTOR)
 
+log = logging.getLogger(__name__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation rank``."""
@@ -29,27 +32,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="NAME=PATH",
-        help="a submission: the CSV of 'score --csv' (with a column step for IV and V) or a folder of masks (of "
-        "the folders step_0, step_1, ... for IV and V); give it once per submission",
+        help="A submission: the CSV of 'score --csv' (with a column step for IV and V), or a folder of masks (of "
+        "the folders step_0, step_1, ... for IV and V). Give it once per submission.",
     )
     parser.add_argument(
         "--edition",
         default=DEFAULT_EDITION,
         metavar="EDITION",
-        help=f"whose rules apply: {', '.join(EDITIONS)} (2022; folders only) (default: %(default)s)",
+        help=f"Whose rules apply: {', '.join(EDITIONS)} (of 2022; folders only).",
     )
-    parser.add_argument("--truth", type=Path, metavar="T", help="folder of true masks, for folders of masks")
+    parser.add_argument("--truth", type=Path, metavar="T", help="Folder of true masks, for folders of masks.")
     parser.add_argument(
         "--cases",
         type=Path,
         metavar="CSV",
-        help="rank on these cases only: column case; tracer and centre for III and IV; data_set for V's pooled F1",
+        help="Rank on the cases of this list only; III and IV need tracer and centre, V may have data_set.",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and ranks, subset by subset")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per submission")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write figures and ranks, subset by subset.")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write one row per submission.")
 
 
-def run(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     """Rank, print the table and write the files asked for."""
     if args.edition not in EDITIONS:
         raise UsageError(f"the edition must be one of {', '.join(EDITIONS)}, got {args.edition!r}")
@@ -68,9 +71,6 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
         write_text(args.csv, to_csv(standings))
     return 0
-
-
-main = run  # what the dispatcher calls
 
 
 def to_text(standings: Sequence[Standing], metrics: Mapping[str, str]) -> str:
@@ -142,7 +142,9 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) -> No
     for path in outputs:
         check_writable(path)
         if path.exists() and (not path.is_file() or path.suffix not in (".json", ".csv")):
-            raise OutputError(f"{path} is there and is no table of ours; choose another name for the output")
+            raise OutputError(
+                f"{path} is there already and is not a table that this program writes; choose another name"
+            )
         if any(other and path.exists() and other.exists() and path.samefile(other) for other in inputs):
             raise OutputError(f"{path} would overwrite a file that is ranked; choose another name for the output")
 
@@ -163,7 +165,7 @@ def _rank_edition(
     for name, path in paths.items():
         cases = read_submission(path, args.edition, args.truth)
         submissions[name] = cases if listed is None else choose_cases(name, cases, listed)
-        print(f"Read {name}: {len(submissions[name])} cases from {path}", flush=True)
+        log.info("Read %s: %d cases from %s", name, len(submissions[name]), path)
     subsets = (
         {case: f"{row['tracer']}, {row['centre']}" for case, row in (listed or {}).items()} if by_subset else {}
     )
@@ -194,7 +196,7 @@ def _rank_hecktor(
     for name, path in paths.items():
         scores[name], missing = hecktor.score_folder(truth, path)
         extra[name] = {"missing": missing}
-        print(f"Scored {name}", flush=True)
+        log.info("Scored %s", name)
     return hecktor.rank_by_mean(scores), extra
 
 

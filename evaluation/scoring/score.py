@@ -36,31 +36,34 @@ class CaseScore:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation score``."""
-    parser.add_argument("--prediction", type=Path, required=True, metavar="P", help="mask, or folder of masks")
-    parser.add_argument("--truth", type=Path, required=True, metavar="T", help="true mask, or folder of them")
+    parser.add_argument(
+        "--prediction", type=Path, required=True, metavar="P", help="Mask to score, or folder of masks."
+    )
+    parser.add_argument("--truth", type=Path, required=True, metavar="T", help="True mask, or folder of them.")
     add_scoring_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write results and aggregates as metrics.json")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per case")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="Write results and aggregates as metrics.json has them."
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write one row per case.")
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that say how cases are matched and scored."""
-    parser.add_argument(
-        "--edition", choices=RULES, default=DEFAULT_EDITION, help="whose rules apply (default: %(default)s)"
-    )
+    parser.add_argument("--edition", choices=RULES, default=DEFAULT_EDITION, help="Whose rules apply.")
     parser.add_argument(
         "--cases",
         type=Path,
         metavar="CSV",
-        help="score these cases only: column case, and any of truth and prediction (paths inside the two folders; "
-        "by name where left out) and subset (by the prefix fdg_ or psma_ where left out)",
+        help="Score the cases of this list only: case, and any of truth and prediction (paths inside the two "
+        "folders or beside the list; by name where left out) and subset (by the prefix fdg_ or psma_ where "
+        "left out).",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=SURFACE_TOLERANCE_MM,
         metavar="MM",
-        help="of the surface Dice (default: %(default)s mm)",
+        help="Distance that the surface Dice forgives, in mm.",
     )
 
 
@@ -68,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     """Score, print the table and write the files asked for."""
     check_tolerance(args.tolerance)
     pairs, unknown = find_pairs(args.truth, args.prediction, args.cases)
-    results = score_aloud(pairs, RULES[args.edition], tolerance_mm=args.tolerance)
+    results = score_with_table(pairs, RULES[args.edition], tolerance_mm=args.tolerance)
     content = report(results, pairs, args.edition)
     print(summary_text(content))
     if unknown:
@@ -86,7 +89,7 @@ def check_tolerance(tolerance_mm: float) -> None:
         raise UsageError(f"--tolerance must be a length in mm that is not negative, got {tolerance_mm}")
 
 
-def score_aloud(pairs: Sequence[Pair], rules: Rules, *, tolerance_mm: float) -> list[CaseScore]:
+def score_with_table(pairs: Sequence[Pair], rules: Rules, *, tolerance_mm: float) -> list[CaseScore]:
     """Score the cases and print a table that grows by a row per case and ends with the statistics."""
     statistics = ("mean", "median", "std")
     width = max(len(label) for label in (*statistics, *(pair.case for pair in pairs)))

@@ -182,7 +182,7 @@ class TestPredict:
 
         assert main(["predict", str(CT), str(PET), str(out), "--weights", str(checkpoint), *QUICK]) == 0
 
-        assert files_in(out) == {"tumour.nii.gz", "report.json", "picture.png"}
+        assert files_in(out) == {"tumour.nii.gz", "report.json", "report.html", "picture.png"}
         image, grid = sitk.ReadImage(out / "tumour.nii.gz"), sitk.ReadImage(PET)
         assert image.GetSize() == grid.GetSize()
         np.testing.assert_allclose(image.GetOrigin(), grid.GetOrigin(), atol=1e-3)
@@ -207,7 +207,7 @@ class TestPredict:
         arguments = ["predict", str(CT), str(PET), str(tmp_path / "out"), "--weights", str(checkpoint)]
         assert main([*arguments, *QUICK, *elsewhere]) == 0
 
-        assert files_in(tmp_path) == {"out/tumour.nii.gz", "r.json", "p.png"}
+        assert files_in(tmp_path) == {"out/tumour.nii.gz", "out/report.html", "r.json", "p.png"}
 
     @pytest.mark.parametrize("which", [0, 1], ids=["ct", "pet"])
     def test_inputs_are_never_overwritten(

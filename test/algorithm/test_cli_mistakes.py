@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from algorithm import commands, weights
+from algorithm import weights
 from algorithm.__main__ import main
+from algorithm.commands import installation, jobs
 from test.support.checkpoints import write_checkpoint
 from test.support.phantom import CT_NAME, INPUT, PET_NAME
 
@@ -92,7 +93,9 @@ class TestMistakes:
 
     def test_unknown_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["segment"]) == 2
-        assert "must be one of run, serve, predict, preflight, weights, got 'segment'" in capsys.readouterr().err
+        assert (
+            "must be one of run, serve, predict, suv, preflight, weights, got 'segment'" in capsys.readouterr().err
+        )
 
     @pytest.mark.parametrize("what", ["CT", "PET"])
     def test_damaged_image(self, what, job, checkpoint, capsys) -> None:
@@ -167,7 +170,7 @@ class TestMistakes:
         def interrupt(args: object) -> int:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(commands, "preflight", interrupt)
+        monkeypatch.setattr(installation, "preflight", interrupt)
 
         assert main(["preflight"]) == 130
         assert capsys.readouterr().err == "Error: interrupted; no file was left half written\n"
@@ -178,7 +181,7 @@ class TestMistakes:
         def fail(args: object) -> int:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(commands, "preflight", fail)
+        monkeypatch.setattr(installation, "preflight", fail)
 
         assert main(["preflight"]) == 1
         err = capsys.readouterr().err
@@ -191,7 +194,7 @@ class TestEnvironment:
     def seen(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
         """Whatever ``run`` would be called with."""
         calls: list[object] = []
-        monkeypatch.setattr(commands, "run", lambda args: calls.append(args) or 0)
+        monkeypatch.setattr(jobs, "run", lambda args: calls.append(args) or 0)
         return calls
 
     def test_variables_are_defaults_and_options_win(self, seen, monkeypatch) -> None:

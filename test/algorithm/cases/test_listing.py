@@ -121,7 +121,7 @@ def test_studies_of_every_layout_are_listed_with_and_without_truth(tmp_path):
 
 def test_a_pair_that_is_left_out_is_said(tmp_path, caplog):
     touch(tmp_path / "a/s/CTres.nii.gz", tmp_path / "a/s/SUV.nii.gz", tmp_path / "b/s/SUV.nii.gz")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="algorithm"):
         assert [case.name for case in list_cases(tmp_path)] == ["a_s"]
     assert "left out b_s: no CTres.nii.gz" in caplog.text
 

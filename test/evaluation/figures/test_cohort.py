@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from algorithm.errors import MissingInputError, UsageError
-from evaluation.figures.cohort import Row, add_arguments, main, page, read_rows
+from evaluation.figures.cohort import CaseRow, add_arguments, main, page, read_rows
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -47,10 +47,10 @@ class Page(HTMLParser):
 
 
 ROWS = [
-    Row("b<1>", {"dice": 0.5, "fnv_ml": 2.0, "hd95_mm": math.nan}, picture=PNG),
-    Row("a", {"dice": 0.9, "fnv_ml": math.nan, "hd95_mm": math.nan}),
-    Row("synthetic_c", {"dice": 0.1, "fnv_ml": 1.0, "hd95_mm": math.nan}, synthetic=True, picture=PNG),
-    Row("gone", {"dice": 0.0, "fnv_ml": 7.0, "hd95_mm": math.nan}, missing=True),
+    CaseRow("b<1>", {"dice": 0.5, "fnv_ml": 2.0, "hd95_mm": math.nan}, picture=PNG),
+    CaseRow("a", {"dice": 0.9, "fnv_ml": math.nan, "hd95_mm": math.nan}),
+    CaseRow("synthetic_c", {"dice": 0.1, "fnv_ml": 1.0, "hd95_mm": math.nan}, synthetic=True, picture=PNG),
+    CaseRow("gone", {"dice": 0.0, "fnv_ml": 7.0, "hd95_mm": math.nan}, missing=True),
 ]
 
 
@@ -107,7 +107,7 @@ def test_missing_predictions_are_listed():
 
 def test_no_cases_and_no_defined_values_still_make_a_page():
     assert "There are no cases." in Page(page([], "T")).text
-    only = Page(page([Row("a", {"dice": math.nan})], "T")).text
+    only = Page(page([CaseRow("a", {"dice": math.nan})], "T")).text
     assert "0 of 1" in only
     assert "not defined" in only
 
@@ -118,13 +118,14 @@ def run(*words: object) -> int:
     return main(parser.parse_args([str(word) for word in words]))
 
 
-def test_command_reads_scores_and_pictures(tmp_path, capsys):
+def test_command_reads_scores_and_pictures(tmp_path, caplog):
     scores, pictures, out = tmp_path / "s.csv", tmp_path / "p", tmp_path / "c.html"
     scores.write_text("case,subset,missing,dice,hd95_mm,synthetic\nx,,0,0.75,,yes\ny,,1,0,,\n")
     pictures.mkdir()
     (pictures / "x.png").write_bytes(PNG)
-    assert run("--scores", scores, "--pictures", pictures, "--title", "Mine", "--out", out) == 0
-    assert capsys.readouterr().out == f"wrote {out} with 2 cases\n"
+    with caplog.at_level("INFO", logger="evaluation"):
+        assert run("--scores", scores, "--pictures", pictures, "--title", "Mine", "--out", out) == 0
+    assert caplog.messages == [f"wrote {out} with 2 cases"]
     first, second = read_rows(scores, pictures)
     assert (first.synthetic, first.missing, first.picture) == (True, False, PNG)
     assert (second.synthetic, second.missing, second.picture) == (False, True, None)

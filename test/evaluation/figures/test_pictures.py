@@ -182,9 +182,10 @@ def cohort(tmp_path) -> Path:
     return tmp_path
 
 
-def test_command_draws_a_folder_of_studies(cohort, capsys):
-    assert run("--cases", cohort / "cases", "--prediction", cohort / "masks", "--out", cohort / "out") == 0
-    assert capsys.readouterr().out == f"wrote {cohort / 'out' / 'synthetic_a_study.png'}\n"
+def test_command_draws_a_folder_of_studies(cohort, caplog):
+    with caplog.at_level("INFO", logger="evaluation"):
+        assert run("--cases", cohort / "cases", "--prediction", cohort / "masks", "--out", cohort / "out") == 0
+    assert caplog.messages == [f"wrote {cohort / 'out' / 'synthetic_a_study.png'}"]
     assert blue_pixels(cohort / "out" / "synthetic_a_study.png") > 0
 
 

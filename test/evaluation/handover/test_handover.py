@@ -258,7 +258,7 @@ def test_bad_input_is_no_verdict(bundle, inputs, tmp_path):
     (inputs / "a" / "SUV.nii.gz").unlink()
     with pytest.raises(MissingInputError, match="the PET of case a is not at"):
         verify(bundle, inputs, predict=threshold)
-    with pytest.raises(MissingInputError, match="is no hand-over bundle"):
+    with pytest.raises(MissingInputError, match="is not a hand-over bundle"):
         verify(tmp_path, inputs, predict=threshold)
     manifest = bundle / "manifest.json"
     manifest.write_text(manifest.read_text().replace("a/SUV.nii.gz", "../SUV.nii.gz"))
@@ -276,7 +276,7 @@ def test_an_interrupted_handover_is_no_bundle(tmp_path, inputs, checkpoint):
 
     with pytest.raises(KeyboardInterrupt):
         make_bundle(list_cases(inputs), inputs, [checkpoint], SETTINGS, tmp_path / "b", predict=fail)
-    with pytest.raises(MissingInputError, match="no hand-over bundle"):
+    with pytest.raises(MissingInputError, match="not a hand-over bundle"):
         read_manifest(tmp_path / "b")
 
 

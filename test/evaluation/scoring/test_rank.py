@@ -268,7 +268,7 @@ MISTAKES = {
     "--prediction names early twice": lambda w: w.good("I", "--prediction", "early=again"),
     "give --truth": lambda w: w.good("HECKTOR"),
     "would overwrite a file that is ranked": lambda w: w.good("V", "--csv", f"{w.folder}/early.csv"),
-    "is no table of ours": lambda w: w.good("V", "--csv", f"{w.folder}/empty"),
+    "is not a table that this program writes": lambda w: w.good("V", "--csv", f"{w.folder}/empty"),
     "cannot write": lambda w: w.good("IV", "--cases", f"{w.folder}/cases.csv", "--json", "/proc/no/file.json"),
 }
 

@@ -1,0 +1,88 @@
+"""What several commands share: options to settings, weights, and what is told at the end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from algorithm.errors import UsageError
+from algorithm.files import check_writable
+from algorithm.inference.augmentation import MOST_FLIPS
+from algorithm.inference.memory import reuse_freed_memory
+from algorithm.inference.precision import PRECISIONS
+from algorithm.job import InferenceSettings, Result, Segmenter
+from algorithm.weights import Checkpoint, find_checkpoints, load_checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+def tell(line: str) -> None:
+    """Print one line of a command's results; progress goes to the log, which can be turned down."""
+    print(line, flush=True)
+
+
+def tell_tumour(result: Result) -> None:
+    """Print the last line of a case: how much tumour was found."""
+    count = len(result.lesions)
+    tell(f"tumour: {result.report.total_volume_ml:.2f} ml in {count} lesion{'' if count == 1 else 's'}")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for an option of the inference whose value makes no sense."""
+    if args.flips is not None and not 1 <= args.flips <= MOST_FLIPS:
+        raise UsageError(f"--flips must lie between 1 (no mirroring) and {MOST_FLIPS}, got {args.flips}")
+    if args.overlap is not None and not 0 <= args.overlap < 1:
+        raise UsageError(f"--overlap must be at least 0 and below 1, got {args.overlap:g}")
+    if args.time_limit is not None and not args.time_limit > 0:
+        raise UsageError(f"--time-limit must be a positive number of seconds, got {args.time_limit:g}")
+    if args.precision not in PRECISIONS:
+        *others, last = PRECISIONS
+        raise UsageError(f"--precision must be {', '.join(others)} or {last}, got {args.precision!r}")
+
+
+def check_results(report: Path | None, picture: Path | None, mask: Path, inputs: Sequence[Path]) -> None:
+    """Raise where a result could not be written, or would overwrite an input image or another result."""
+    for result in (mask, report, picture):
+        if result is not None:
+            check_writable(result)
+    taken = {mask.resolve()}
+    for option, path in (("--report", report), ("--picture", picture)):
+        if path is None:
+            continue
+        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+            raise UsageError(f"{option} {path} would overwrite an input image; choose another name")
+        if path.resolve() in taken:
+            raise UsageError(f"{option} {path} is the name of another result; choose another name")
+        taken.add(path.resolve())
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture must be named .png, got {picture}")
+
+
+def settings_of(args: argparse.Namespace, time_limit_s: float | None) -> InferenceSettings:
+    """Return how to segment, by the options of the inference."""
+    return InferenceSettings(
+        flips=args.flips,
+        overlap=args.overlap,
+        time_limit_s=time_limit_s,
+        whole_volume=args.whole_volume,
+        no_checks=tuple(args.no_checks or ()),
+    )
+
+
+def segmenter_of(args: argparse.Namespace, device: str | None = None) -> Segmenter:
+    """Load the weights onto a device, that of the options where none is named."""
+    reuse_freed_memory()
+    return Segmenter(
+        checkpoints_at(args.weights), device or args.device, args.precision, require_gpu=args.require_gpu
+    )
+
+
+def checkpoints_at(where: Path | None) -> list[Checkpoint]:
+    """Load the checkpoints of a path, or those that a run uses."""
+    checkpoints = [load_checkpoint(path) for path in find_checkpoints(where)]
+    for each in checkpoints:
+        how = each.description
+        _log.info("weights %s: %s (sha256 %s...)", how.name, each.path, how.sha256[:12])
+    return checkpoints

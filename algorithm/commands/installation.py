@@ -1,0 +1,81 @@
+"""Whether all is there and in order: ``preflight`` for the machine or an image, ``weights`` for checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import torch
+
+from algorithm import __version__
+from algorithm.commands.common import checkpoints_at, tell
+from algorithm.description import read_description
+from algorithm.errors import InstallationError, OutputError
+from algorithm.inference.budget import Budget
+from algorithm.inference.device import choose_device, choose_dtype, precision_of
+from algorithm.inference.memory import host_limit_bytes
+from algorithm.inference.passes import NetworkInput
+from algorithm.inference.predictor import Predictor
+from algorithm.inference.progress import Progress
+from algorithm.released import import_released
+from algorithm.weights import build_network
+
+_SILENT = Progress(logging.DEBUG)
+
+
+def preflight(args: argparse.Namespace) -> int:
+    """Say what a run would find: version, device, memory, weights; raises the error that the run would end in.
+
+    Where an image or its archive is named, that is checked instead, as grand-challenge would.
+    """
+    if args.image is not None:
+        return _preflight_image(args)
+    device = choose_device(args.device)
+    dtype = choose_dtype("auto", device)
+    limit = host_limit_bytes()
+    tell(f"h2aseg {__version__}, torch {torch.__version__}, python {sys.version.split()[0]}")
+    tell(f"device: {device}, computing in {precision_of(dtype)}")
+    tell(f"host memory: {'unknown' if limit is None else f'{limit / 2**30:.1f} GiB'}")
+    for checkpoint in checkpoints_at(args.weights):
+        how = checkpoint.description
+        air = torch.zeros(how.patch)
+        window = NetworkInput(air, air, how.patch, how.overlap)
+        predictor = Predictor([build_network(checkpoint)], device, dtype)
+        # The first pass through a GPU loads its kernels; the second is timed.
+        seconds = [
+            predictor.predict([window], Budget(), flips=1, progress=_SILENT).seconds_per_pass for _ in range(2)
+        ]
+        tell(f"one window through {how.name}: {seconds[-1]:.2f} s")
+    tell("ready")
+    return 0
+
+
+def _preflight_image(args: argparse.Namespace) -> int:
+    try:
+        from algorithm.preflight.image import check_image
+    except ModuleNotFoundError as error:  # left out of the image by .dockerignore
+        raise InstallationError(
+            "an image is checked from the project's folder, not from inside an image"
+        ) from error
+    return check_image(args)
+
+
+def weights(args: argparse.Namespace) -> int:
+    """Import a checkpoint of the authors' code, or verify checkpoints."""
+    if args.action == "import":
+        target = args.out / f"{args.source.stem}.json"
+        if target.exists() and not args.force:
+            raise OutputError(f"{target} exists already; add --force to replace it, or choose another --out")
+        path = import_released(args.source, read_description(args.description), args.out)
+        tell(f"wrote {path} and {path.with_suffix('.safetensors').name}")
+        return 0
+    for checkpoint in checkpoints_at(args.path):
+        description = checkpoint.description
+        count = sum(value.numel() for value in checkpoint.state.values())
+        tell(f"  patch {description.patch}, spacing {description.spacing} mm, {count:,} parameters")
+        tell(f"  CT {description.ct}")
+        tell(f"  PET {description.pet}")
+        for key, value in description.provenance.items():
+            tell(f"  {key}: {value}")
+    return 0

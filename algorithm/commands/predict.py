@@ -1,0 +1,91 @@
+"""``predict``: a study to its mask, DICOM SEG, report and picture; with ``--cases`` a whole cohort."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from algorithm.commands.common import (
+    check_options,
+    check_results,
+    segmenter_of,
+    settings_of,
+    tell,
+    tell_tumour,
+)
+from algorithm.commands.suv import overrides_of
+from algorithm.dicom.reckoning import SuvOverrides
+from algorithm.errors import MissingInputError, UsageError
+from algorithm.inference.budget import process_start
+from algorithm.inference.progress import Progress
+from algorithm.reading import DicomChoice
+from algorithm.results import MASK_NAME, PICTURE_NAME, REPORT_NAME, Wanted, clear_results, write_results
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Segment one study, or a cohort where ``--cases`` names one."""
+    check_options(args)
+    if args.cases is not None:
+        return _cohort(args)
+    ct, pet, out = _study_of(args.paths)
+    choice = DicomChoice(args.pet_series, args.ct_series, overrides_of(args))
+    _check_choice(choice, ct, pet)
+    wanted = wanted_of(args).decided(pet)
+    elsewhere = [path for path in (wanted.report, wanted.picture) if path is not None]
+    report, picture = wanted.report or out / REPORT_NAME, wanted.picture or out / PICTURE_NAME
+    check_results(report, picture, out / MASK_NAME, (ct, pet))
+    segmenter = segmenter_of(args)
+    clear_results(out, (ct, pet), elsewhere)
+    result = segmenter.segment(
+        ct,
+        pet,
+        settings_of(args, args.time_limit),
+        started=process_start(),
+        progress=Progress(bar=True),
+        choice=choice,
+        keep_ct=bool(wanted.page),
+    )
+    for what, path in write_results(out, result, wanted).items():
+        tell(f"{what}: {path}")
+    tell_tumour(result)
+    return 0
+
+
+def wanted_of(args: argparse.Namespace) -> Wanted:
+    """Return which results the options ask for."""
+    return Wanted(args.dicom_seg, args.html, args.viewer, args.anonymous, args.report, args.picture)
+
+
+def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
+    """Return CT, PET and the results' folder."""
+    if len(paths) == 3:
+        return paths[0], paths[1], paths[2]
+    if len(paths) != 2:
+        raise UsageError(
+            f"predict takes a study's folder, or a CT and a PET, and then a folder for the results, got "
+            f"{len(paths)} path(s); see `python -m algorithm predict --help`"
+        )
+    study, out = paths
+    if study.is_file():
+        raise UsageError(
+            f"with two paths the first must be a study's folder of DICOM files, got the file {study}; give "
+            "CT, PET and a folder for the results"
+        )
+    if not study.exists():
+        raise MissingInputError(f"there is no study folder {study}; check the path")
+    return study, study, out
+
+
+def _check_choice(choice: DicomChoice, ct: Path, pet: Path) -> None:
+    """Raise UsageError for options that speak of DICOM where there is a file."""
+    about_pet = choice.pet_series is not None or choice.overrides != SuvOverrides()
+    if about_pet and pet.is_file():
+        raise UsageError(
+            f"--pet-series and what a SUV is reckoned from are for DICOM, got the file {pet}; leave them out"
+        )
+    if choice.ct_series is not None and ct.is_file():
+        raise UsageError(f"--ct-series is for DICOM, got the file {ct}; leave it out")
+
+
+def _cohort(args: argparse.Namespace) -> int:
+    raise NotImplementedError

@@ -1,0 +1,214 @@
+"""What a segmented case leaves in its folder: mask, DICOM SEG, picture, page, report.
+
+The report is written last, so that a folder with a report is whole. What an earlier run left under the same names
+goes before a case begins: nobody shall take it for this run's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from algorithm import __version__
+from algorithm.clinic.page import PageInput, write_page
+from algorithm.dicom.segmentation import highdicom_module, write_segmentation
+from algorithm.dicom.study import Patient
+from algorithm.errors import OutputError, UsageError
+from algorithm.images import check_mask_path, write_mask
+from algorithm.job import Result
+from algorithm.picture import write_picture
+from algorithm.report import RunReport, write_report
+
+MASK_NAME = "tumour.nii.gz"
+SEGMENTATION_NAME = "tumour.seg.dcm"
+PICTURE_NAME = "picture.png"
+PAGE_NAME = "report.html"
+REPORT_NAME = "report.json"
+NAMES = (MASK_NAME, SEGMENTATION_NAME, PICTURE_NAME, PAGE_NAME, REPORT_NAME)
+
+_PATIENT = (
+    ("Patient", "name"),
+    ("ID", "identifier"),
+    ("Sex", "sex"),
+    ("Born", "birth_date"),
+    ("Age", "age"),
+    ("Study date", "study_date"),
+    ("Study", "study_description"),
+    ("Accession number", "accession"),
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which results are written beside the mask, and how.
+
+    Attributes
+    ----------
+    segmentation : bool or None
+        A DICOM SEG; None: where the PET is DICOM, unless ``anonymous``.
+    page : bool or None
+        The page; None: where jinja2 is installed.
+    viewer : bool
+        With images to scroll through in the page.
+    anonymous : bool
+        Page and report name neither patient nor files.
+    report, picture : Path or None
+        Their places, where they are not to lie beside the mask.
+    """
+
+    segmentation: bool | None = None
+    page: bool | None = None
+    viewer: bool = True
+    anonymous: bool = False
+    report: Path | None = None
+    picture: Path | None = None
+
+    def decided(self, pet: Path) -> Wanted:
+        """Return the same with nothing left open, for a case with this PET (a file, or a folder of DICOM files).
+
+        Raises
+        ------
+        UsageError
+            A DICOM SEG is asked for, but the PET is no DICOM.
+        InstallationError
+            A DICOM SEG is wanted and highdicom is missing.
+        """
+        segmentation, page = self.segmentation, self.page
+        if segmentation and not pet.is_dir():
+            raise UsageError(
+                f"--dicom-seg needs the PET's DICOM files to refer to, got the file {pet}; give their folder"
+            )
+        if segmentation is None:
+            segmentation = pet.is_dir() and not self.anonymous
+        if segmentation:
+            highdicom_module()
+        if page is None:
+            page = importlib.util.find_spec("jinja2") is not None
+        return dataclasses.replace(self, segmentation=segmentation, page=page)
+
+
+def clear_results(folder: Path, inputs: Sequence[Path], extra: Sequence[Path] = ()) -> None:
+    """Remove what an earlier run left in a folder, and under the names of ``extra``.
+
+    Raises
+    ------
+    OutputError
+        A result has an input's name, or a file cannot be removed.
+    """
+    check_mask_path(folder / MASK_NAME, protect=inputs)
+    for path in (*(folder / name for name in NAMES), *extra):
+        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+            raise OutputError(f"the result {path} would overwrite an input; choose another folder")
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot remove the earlier result {path}: {error.strerror or error}; choose another folder"
+            ) from error
+
+
+def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Path]:
+    """Write a case's results.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    result : Result
+    wanted : Wanted
+        With nothing left open, see :meth:`Wanted.decided`.
+
+    Returns
+    -------
+    dict
+        What was written where, in the order in which it is told: "picture", "page", "DICOM SEG", "report", "mask".
+
+    Raises
+    ------
+    UserError
+        A file cannot be written, or the DICOM files are not fit to be referred to.
+    """
+    pair, written = result.pair, {}
+    mask = folder / MASK_NAME
+    write_mask(result.mask, pair.pet, mask, protect=(pair.ct_path, pair.pet_path))
+    report = result.report
+    if wanted.segmentation:
+        path = folder / SEGMENTATION_NAME
+        if _write_segmentation(path, result):
+            written["DICOM SEG"] = path
+        else:
+            report = _with_note(report, "no lesion was found, and DICOM has no segmentation without one")
+    written["picture"] = wanted.picture or folder / PICTURE_NAME
+    write_picture(written["picture"], pair.pet, result.mask)
+    if wanted.anonymous:
+        report = _without_files(report)
+    if wanted.page:
+        written["page"] = folder / PAGE_NAME
+        page = page_of(result, report)
+        write_page(written["page"], page, viewer=wanted.viewer, anonymous=wanted.anonymous)
+    written["report"] = wanted.report or folder / REPORT_NAME
+    write_report(written["report"], report)
+    return {**written, "mask": mask}
+
+
+def page_of(result: Result, report: RunReport) -> PageInput:
+    """Return all that the page shows of a case, with the words of its report."""
+    dicom = result.case.dicom
+    files = [("CT", report.ct), ("PET", report.pet)]
+    if dicom is not None:
+        series = (("CT series", dicom.ct_series), ("PET series", dicom.pet_series))
+        files += [(name, str(each)) for name, each in series if each is not None]
+    method = [("Weights", f"{each.name}, sha256 {each.sha256[:16]}...") for each in report.weights]
+    method += [
+        ("Passes", f"{report.passes} of {report.passes_planned} ({report.stopped_because})"),
+        ("Windows per pass", str(report.windows)),
+        ("Device", f"{report.device}, {report.precision}"),
+    ]
+    return PageInput(
+        ct=result.case.own_ct,
+        pet=result.pair.pet,
+        burden=result.burden,
+        software=f"h2aseg-container {__version__}",
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        patient=_patient_lines(dicom.patient) if dicom is not None else (),
+        files=tuple(files),
+        method=tuple(method),
+        seconds=report.seconds,
+        suv=dicom.reckoning.sentences() if dicom is not None and dicom.reckoning is not None else (),
+        notes=report.notes,
+    )
+
+
+def _write_segmentation(path: Path, result: Result) -> bool:
+    dicom = result.case.dicom
+    assert dicom is not None
+    assert dicom.pet_series is not None
+    return write_segmentation(
+        path,
+        result.burden.labels,
+        result.pair.pet,
+        dicom.pet_series.paths,
+        software_version=__version__,
+        weights=result.report.weights,
+    )
+
+
+def _patient_lines(patient: Patient) -> tuple[tuple[str, str], ...]:
+    lines = ((name, getattr(patient, key)) for name, key in _PATIENT)
+    return tuple((name, value) for name, value in lines if value)
+
+
+def _with_note(report: RunReport, note: str) -> RunReport:
+    return dataclasses.replace(report, notes=(*report.notes, note))
+
+
+def _without_files(report: RunReport) -> RunReport:
+    """Return the report without the inputs' names, which often are a patient's."""
+    notes = report.notes
+    for name, stand_in in ((report.pet, "PET"), (report.ct, "CT")):
+        notes = tuple(note.replace(name, stand_in) for note in notes)
+    return dataclasses.replace(report, ct="", pet="", notes=notes)
