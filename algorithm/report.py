@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from algorithm import __version__
 from algorithm.description import Description
+from algorithm.outputs import RUN_REPORT, Kind, written_as
 from algorithm.files import written_whole
 from algorithm.images import PetCt
 from algorithm.inference.case_run import Prediction
@@ -101,6 +102,8 @@ class RunReport:
     suv : dict or None
         How the SUVs were reckoned, the attributes of :class:`algorithm.dicom.reckoning.Reckoning`; None where the
         PET came in SUV.
+    error : str or None
+        Why the case failed and its mask is empty (``--on-error empty-mask``); None for every other.
     """
 
     software_version: str
@@ -126,6 +129,7 @@ class RunReport:
     ct_cover: float | None = None
     series: dict[str, SeriesUsed] | None = None
     suv: dict[str, object] | None = None
+    error: str | None = None
 
 
 @dataclass
@@ -189,10 +193,16 @@ def peak_host_memory_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB on Linux
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole; raises OutputError if it cannot be written."""
+def write_json(path: Path, value: Any, kind: Kind | None = None) -> None:
+    """Write a JSON file whole.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, or what lies there is no earlier file of its kind (if that is named).
+    """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    with written_whole(path) as temporary:
+    with written_as(path, kind) if kind else written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -204,4 +214,4 @@ def write_report(path: Path, report: RunReport) -> None:
     OutputError
         The file cannot be written.
     """
-    write_json(path, dataclasses.asdict(report))
+    write_json(path, dataclasses.asdict(report), RUN_REPORT)
