@@ -27,9 +27,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def written_whole(
-    path: Path, *, instead_of: Sequence[Path] = (), staging: Path | None = None
-) -> Iterator[Path]:
+def written_whole(path: Path, *, instead_of: Sequence[Path] = (), staging: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends well and is removed when it does not.
 
     The temporary file keeps the target's suffix, by which image writers choose their format. Those that killed

@@ -32,9 +32,9 @@ from algorithm.errors import (
     UserError,
 )
 from algorithm.files import written_whole
-from algorithm.outputs import MASK, MASK_NOTE, check_free
 from algorithm.formats.stored import AbsentError, FormatError, shown, size_text
 from algorithm.formats.volume import decode, header_of, stderr_captured, stored_in
+from algorithm.outputs import MASK, MASK_NOTE, check_free
 
 AIR_HU = -1024.0
 """CT number outside the CT's field of view, as in AutoPET's resampled CTs."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.errors import OutputError
-from algorithm.outputs import PICTURE, mark_png, written_as
 from algorithm.lettering import draw_line, draw_text, text_width
+from algorithm.outputs import PICTURE, mark_png, written_as
 
 BLACK_SUV = 10.0
 """SUV that is drawn black; 0 is white."""

@@ -17,12 +17,12 @@ import SimpleITK as sitk
 
 from algorithm import __version__
 from algorithm.description import Description
-from algorithm.outputs import RUN_REPORT, Kind, written_as
 from algorithm.files import written_whole
 from algorithm.images import PetCt
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
 from algorithm.lesions import Burden, MeasuredLesion, Totals
+from algorithm.outputs import RUN_REPORT, Kind, written_as
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from algorithm.clinic.numbers import Number, place_numbers
 from algorithm.clinic.pictures import CT_WINDOW_HU, TOP_SUV, Picture, Upright, fused_slice, projections
 from algorithm.clinic.volumes import volumes_for_viewer
 from algorithm.errors import InstallationError
-from algorithm.outputs import PAGE, written_as
 from algorithm.lesions import Burden, MeasuredLesion
+from algorithm.outputs import PAGE, written_as
 
 _FOLDER = Path(__file__).parent
 _NIIVUE = _FOLDER / "vendor" / "niivue-0.69.0.umd.js"

@@ -20,7 +20,15 @@ from algorithm.files import claimed
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.reading import DicomChoice
-from algorithm.results import MASK_NAME, PICTURE_NAME, REPORT_NAME, Wanted, clear_results, remove_results, write_results
+from algorithm.results import (
+    MASK_NAME,
+    PICTURE_NAME,
+    REPORT_NAME,
+    Wanted,
+    clear_results,
+    remove_results,
+    write_results,
+)
 
 
 def predict(args: argparse.Namespace) -> int:

@@ -86,7 +86,10 @@ class TestLitter:
             first.write_text("first")
             with written_whole(tmp_path / "b.txt") as second:
                 second.write_text("second")
-        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "first", "b.txt": "second"}
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+            "a.txt": "first",
+            "b.txt": "second",
+        }
 
     def test_of_a_process_that_sigkill_ended(self, tmp_path: Path) -> None:
         code = (

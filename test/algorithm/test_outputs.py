@@ -67,7 +67,11 @@ def test_a_marked_picture_is_still_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "ours", "theirs"),
     [
-        (json_kind("x", "a", "b"), json.dumps({"a": 1, "b": 2, "c": 3}), ['{"a": 1}', "[]", "no JSON", "[" * 9999]),
+        (
+            json_kind("x", "a", "b"),
+            json.dumps({"a": 1, "b": 2, "c": 3}),
+            ['{"a": 1}', "[]", "no JSON", "[" * 9999],
+        ),
         (text_kind("x", "case,volume"), "case,volume,iou\n", ["case;volume", "patient,case,volume"]),
         (html_kind("x"), '<html><meta name="generator" content="h2aseg 1">', ["<html>h2aseg</html>"]),
         (RUN_REPORT, json.dumps(dict.fromkeys(("software_version", "stopped_because", "geometry"))), ["{}"]),
@@ -82,7 +86,9 @@ def test_texts(tmp_path: Path, kind, ours: str, theirs: list[str]) -> None:
         check_free(path, kind)
     for text in theirs:
         path.write_text(text)
-        with pytest.raises(OutputError, match="is there already and is not x" if kind.name == "x" else "run report"):
+        with pytest.raises(
+            OutputError, match="is there already and is not x" if kind.name == "x" else "run report"
+        ):
             with written_as(path, kind) as temporary:
                 temporary.write_text("new")
         assert path.read_text() == text

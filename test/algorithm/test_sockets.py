@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.errors import MissingInputError, OutputError, UnsupportedEditionError, UsageError
-from algorithm.scribbles import Scribbles
 from algorithm.outputs import MASK_NOTE
+from algorithm.scribbles import Scribbles
 from algorithm.sockets import DATA_CENTRIC_MODEL, Edition, Job, find_job
 
 AUTOMATED = "images/automated-petct-lesion-segmentation/ct-uuid.mha"
