@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from algorithm.console import Terminated
-from algorithm.refusals import as_user_error
 from algorithm.errors import InstallationError, UsageError, UserError
+from algorithm.refusals import as_user_error
 
 PORT = 4743
 """Where grand-challenge asks."""

@@ -99,7 +99,7 @@ def lasting_streams() -> Iterator[LastingStream]:
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (as long as the process)
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  (as long as the process)
 
 
 def _hold_descriptors() -> None:

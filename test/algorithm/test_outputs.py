@@ -88,9 +88,8 @@ def test_texts(tmp_path: Path, kind, ours: str, theirs: list[str]) -> None:
         path.write_text(text)
         with pytest.raises(
             OutputError, match="is there already and is not x" if kind.name == "x" else "run report"
-        ):
-            with written_as(path, kind) as temporary:
-                temporary.write_text("new")
+        ), written_as(path, kind) as temporary:
+            temporary.write_text("new")
         assert path.read_text() == text
 
 
