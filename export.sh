@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Pack what is uploaded to grand-challenge, or handed to a third party, into the project's folder.
 #
-#   ./export.sh          h2aseg-<version>.tar.gz: the algorithm's image
-#   ./export.sh eval     h2aseg-eval-<version>.tar.gz: the evaluation's image
+#   ./export.sh          h2aseg-<version>.tar.gz: the algorithm's image, and h2aseg-<version>.cdx.json: all packages in it
+#   ./export.sh eval     h2aseg-eval-<version>.tar.gz: the evaluation's image, and likewise
 #   ./export.sh model    model.tar.gz: the weights alone; grand-challenge unpacks it at /opt/ml/model, where they
 #                        come before those in the image
 #   ./export.sh handover [INPUT [OUT_FOLDER]]
@@ -23,14 +23,28 @@ compress() { # -n: no time stamp, so that the same content gives the same file
     if command -v pigz > /dev/null; then pigz -nc; else gzip -nc; fi
 }
 
-pack() { # pack ARCHIVE COMMAND...: the command's output, compressed; the archive appears whole or not at all
-    local archive=$ROOT/$1
+keep() { # keep FILE COMMAND...: the command's output in the project's folder, whole or not at all
+    local file=$ROOT/$1
     shift
-    partial=$archive.partial
-    "$@" | compress > "$partial"
-    mv "$partial" "$archive"
+    partial=$file.partial
+    "$@" > "$partial"
+    mv "$partial" "$file"
     partial=''
-    echo "Wrote $archive ($(du -h "$archive" | cut -f 1))"
+    echo "Wrote $file ($(du -h "$file" | cut -f 1))"
+}
+
+compressed() { # compressed COMMAND...: the command's output, compressed
+    "$@" | compress
+}
+
+bill_of_materials() { # bill_of_materials NAME: the packages of NAME:version, told from inside it (CycloneDX)
+    docker run --rm --interactive --network none --entrypoint python "$1:$version" - "$1" "$version" \
+        < "$ROOT/scripts/sbom.py"
+}
+
+pack_image() { # pack_image NAME: NAME:version and what it holds
+    keep "$1-$version.tar.gz" compressed docker save "$1:$version"
+    keep "$1-$version.cdx.json" bill_of_materials "$1"
 }
 
 hand_over() { # hand_over INPUT OUT_FOLDER
@@ -53,17 +67,17 @@ version=$(version)
 case "$#:${1:-}" in
     0:)
         "$ROOT/build.sh"
-        pack "h2aseg-$version.tar.gz" docker save "h2aseg:$version"
+        pack_image h2aseg
         ;;
     1:eval)
         "$ROOT/build.sh" eval
-        pack "h2aseg-eval-$version.tar.gz" docker save "h2aseg-eval:$version"
+        pack_image h2aseg-eval
         ;;
     1:model)
         check_weights
         # --mode: the container's user is not the one who unpacks, and must be able to read.
         # --mtime, --owner, --group: nothing of this machine, so that the same weights give the same archive.
-        pack model.tar.gz tar --create --directory "$ROOT/weights" \
+        keep model.tar.gz compressed tar --create --directory "$ROOT/weights" \
             --mode a=r,u+w --mtime @0 --owner 0 --group 0 --numeric-owner \
             "${WEIGHTS_JSON##*/}" "${WEIGHTS##*/}"
         ;;

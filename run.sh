@@ -1,28 +1,47 @@
 #!/usr/bin/env bash
-# Segment tumours in a PET/CT pair on this machine, without a container.
+# Segment tumours in PET/CT on this machine, without a container.
 #
-#   ./run.sh                       the example in test/input; the mask goes to output/
-#   ./run.sh CT PET OUT_FOLDER     your files (.mha, .mhd, .nii, .nii.gz, .nrrd; PET in SUV)
+#   ./run.sh                                    the example in test/input; the mask goes to output/
+#   ./run.sh STUDY_FOLDER OUT_FOLDER            a study's DICOM files
+#   ./run.sh CT PET OUT_FOLDER                  files (.mha, .mhd, .nii, .nii.gz, .nrrd; PET in SUV) or DICOM folders
+#   ./run.sh --cases LIST_OR_TREE OUT_FOLDER    many studies
 #
 # The first run installs what is needed into .venv, inside this folder. Options are environment variables, e.g.
-# H2ASEG_DEVICE=cpu ./run.sh; `.venv/bin/python -m algorithm run --help` lists them.
+# H2ASEG_DEVICE=cpu ./run.sh; `.venv/bin/python -m algorithm predict --help` lists them.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/common.sh
 . "$ROOT/scripts/common.sh"
 
-case $# in
-    0)
+predict() { # predict REQUIREMENTS [OPTION...] PATH...: paths as the caller means them
+    local requirements=$1 words=() word
+    shift
+    for word in "$@"; do
+        case "$word" in
+            --*) words+=("$word") ;;
+            *) words+=("$(from_caller "$word")") ;;
+        esac
+    done
+    ensure_environment "$requirements"
+    cd "$ROOT"
+    exec "$PYTHON" -m algorithm predict "${words[@]}"
+}
+
+case $#:${1:-} in
+    0:)
         ensure_environment requirements.txt
         cd "$ROOT"
         rm -rf output
         mkdir output
         exec "$PYTHON" -m algorithm run --input test/input --output output
         ;;
-    3)
-        ensure_environment requirements.txt
-        cd "$ROOT"
-        exec "$PYTHON" -m algorithm predict "$(from_caller "$1")" "$(from_caller "$2")" "$(from_caller "$3")"
+    3:--cases | 2:[!-]*) predict requirements-clinic.txt "$@" ;;
+    3:[!-]*)
+        # Of two image files comes no DICOM SEG, and so nothing beyond what the container has is needed.
+        if [ -d "$(from_caller "$1")" ] || [ -d "$(from_caller "$2")" ]; then
+            predict requirements-clinic.txt "$@"
+        fi
+        predict requirements.txt "$@"
         ;;
-    *) fail "usage: run.sh, or run.sh CT PET OUT_FOLDER" 2 ;;
+    *) fail "usage: run.sh, run.sh STUDY_FOLDER OUT_FOLDER, run.sh CT PET OUT_FOLDER, or run.sh --cases LIST_OR_TREE OUT_FOLDER" 2 ;;
 esac

@@ -2,7 +2,7 @@
 # Every check of the project. Exits with 1 if anything failed.
 #
 #   ./test.sh                 all of it: the container too where a Docker engine answers
-#   ./test.sh PART [PART...]  some of it: style, types, layers, scripts, pytest, numerical, container
+#   ./test.sh PART [PART...]  some of it: style, types, layers, scripts, supply, pytest, numerical, container, preflight
 #
 # The first run installs what is needed into .venv, inside this folder. The tests on real patients run where
 # H2ASEG_DATA names their folder; without it they are skipped.
@@ -46,6 +46,20 @@ scripts() {
     check hadolint "$VENV/bin/hadolint" Dockerfile Dockerfile.eval
 }
 
+supply() { # known weaknesses of what the images install; its licences are pytest's
+    local report=test/output/pip-audit.json
+    mkdir -p test/output
+    rm -f "$report"
+    "$VENV/bin/pip-audit" --requirement requirements-eval.lock --require-hashes --disable-pip --progress-spinner off \
+        --format json --output "$report" > /dev/null 2>&1 || true
+    # It says "no known vulnerabilities" of packages too that it could ask nobody about.
+    if "$PYTHON" -m test.support.audit_report "$report" --asked > /dev/null 2>&1; then
+        check pip-audit "$PYTHON" -m test.support.audit_report "$report"
+    else
+        summary+=('skipped  pip-audit: no service answers that knows of vulnerabilities')
+    fi
+}
+
 pytest() {
     check pytest "$PYTHON" -m pytest
 }
@@ -64,12 +78,23 @@ container() { # the tests in real containers, unless there is no engine to run t
     check 'container, evaluation' test/container_eval.sh
 }
 
+preflight() { # what grand-challenge checks of an image: ours passes, broken ones fail
+    if ! engine_answers; then
+        summary+=("skipped  preflight: no Docker engine answers (\`docker info\` fails)")
+        return
+    fi
+    check preflight test/preflight.sh
+}
+
 parts=("$@")
-[ $# -gt 0 ] || parts=(style types layers scripts pytest numerical container)
+[ $# -gt 0 ] || parts=(style types layers scripts supply pytest numerical container preflight)
 for part in "${parts[@]}"; do
     case "$part" in
-        style | types | layers | scripts | pytest | numerical | container) ;;
-        *) fail "the parts are style, types, layers, scripts, pytest, numerical and container, got '$part'" 2 ;;
+        style | types | layers | scripts | supply | pytest | numerical | container | preflight) ;;
+        *)
+            fail "the parts are style, types, layers, scripts, supply, pytest, numerical, container and preflight, got \
+'$part'" 2
+            ;;
     esac
 done
 

@@ -1,3 +1,3 @@
 """H2ASeg PET/CT tumour segmentation as a grand-challenge algorithm."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

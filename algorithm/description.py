@@ -153,6 +153,14 @@ class Description:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
+@dataclass(frozen=True)
+class WeightsUsed:
+    """A checkpoint by its name and the SHA-256 of its weights file."""
+
+    name: str
+    sha256: str
+
+
 def check_ensemble(descriptions: Sequence[Description]) -> None:
     """Raise WeightsError where checkpoints cannot be averaged, as they would not make the same mask of it."""
     first, *others = descriptions

@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from algorithm import __version__
+from algorithm.description import WeightsUsed
 from algorithm.dicom.study import read_pet
 from algorithm.errors import UserError
 from algorithm.images import PetCt, read_header, read_image
@@ -22,7 +23,7 @@ from algorithm.job import Result, Segmenter
 from algorithm.lesions import measure_burden
 from algorithm.reading import ReadCase
 from algorithm.refusals import as_user_error
-from algorithm.report import Geometry, RunReport, WeightsUsed, peak_host_memory_mib
+from algorithm.report import Geometry, RunReport, peak_host_memory_mib
 
 _log = logging.getLogger(__name__)
 

@@ -170,10 +170,11 @@ def read_header(path: Path) -> sitk.ImageFileReader | None:
         or is no volume; :func:`read_image` says why.
     """
     try:
-        header = header_of(path, stored_in(path))
+        stored = stored_in(path)
+        header = header_of(path, stored)
     except (FormatError, OSError):
         return None
-    return header if header.GetDimension() == 3 else None
+    return header if header.GetDimension() == 3 and min(stored.size) > 0 else None
 
 
 def is_mask_like(path: Path, grid: sitk.ImageFileReader | None) -> bool:

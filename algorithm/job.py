@@ -29,8 +29,8 @@ from algorithm.inference.progress import Progress
 from algorithm.lesions import Burden, MeasuredLesion, measure_burden
 from algorithm.limits import Coarsening, check_memory, check_size, seconds_after_prediction
 from algorithm.preprocessing import Prepared, prepare, restore
-from algorithm.reading import DicomChoice, DicomSource, ReadCase, read_case
-from algorithm.report import RunReport, SeriesUsed, Stopwatch, report_of
+from algorithm.reading import DicomChoice, ReadCase, read_case
+from algorithm.report import RunReport, Stopwatch, report_of
 from algorithm.scribbles import Scribbles
 from algorithm.segmentation import mask_on, prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, build_network
@@ -178,15 +178,9 @@ class Segmenter:
         started = time.monotonic() if started is None else started
         watch = Stopwatch()
         forget_peak_memory(self.device)
-        check_memory(ct, pet, self.descriptions)
         with watch.stage("read"):
-            case = read_case(
-                ct, pet, choice, keep_ct=keep_ct, checks=Checks.but(settings.no_checks), say=progress.say
-            )
-        pair = case.pair
-        if case.dicom is not None:
-            check_size(case.own_ct, pair.pet, self.descriptions)
-        notes = _notes_on(case)
+            case = self._read(ct, pet, settings, choice, keep_ct, progress)
+        pair, notes = case.pair, _notes_on(case)
         seen = self.look(pair, settings, started=started, watch=watch, progress=progress, cache=cache)
         with watch.stage("postprocess"):
             mask = mask_on(seen.prediction.probability, seen.grid, pair.pet, self.descriptions[0])
@@ -197,18 +191,25 @@ class Segmenter:
             mask, notes = guided.mask, [*notes, *guided.notes]
         with watch.stage("postprocess"):
             burden = measure_burden(mask, pair.pet)
-        report = report_of(
-            pair,
-            self.descriptions,
-            seen.prediction,
-            burden,
-            watch,
-            edition=edition,
-            notes=notes,
-            series=_series_of(case.dicom),
-            suv=case.dicom.reckoning.as_dict() if case.dicom and case.dicom.reckoning else None,
-        )
+        report = report_of(case, self.descriptions, seen.prediction, burden, watch, edition=edition, notes=notes)
         return Result(mask, case, burden, report)
+
+    def _read(
+        self,
+        ct: Path,
+        pet: Path,
+        settings: InferenceSettings,
+        choice: DicomChoice | None,
+        keep_ct: bool,
+        progress: Progress,
+    ) -> ReadCase:
+        """Return the case, read and checked, unless the memory that there is could not hold it."""
+        check_memory(ct, pet, self.descriptions)
+        checks = Checks.but(settings.no_checks)
+        case = read_case(ct, pet, choice, keep_ct=keep_ct, checks=checks, say=progress.say)
+        if case.dicom is not None:  # whose size no header of a file tells
+            check_size(case.own_ct, case.pair.pet, self.descriptions)
+        return case
 
     def look(
         self,
@@ -240,13 +241,8 @@ class Segmenter:
 
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it."""
-        how = (
-            settings.flips,
-            settings.overlap,
-            settings.whole_volume,
-            settings.no_checks,
-            str(self.predictor.execution),
-        )
+        execution = str(self.predictor.execution)
+        how = (settings.flips, settings.overlap, settings.whole_volume, settings.no_checks, execution)
         return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(
@@ -298,14 +294,3 @@ def _notes_on(case: ReadCase) -> list[str]:
     if case.pair.ct_resampled:
         notes.append("the CT was resampled onto the PET's grid")
     return [*notes, *case.pair.findings.notes]
-
-
-def _series_of(dicom: DicomSource | None) -> dict[str, SeriesUsed] | None:
-    if dicom is None:
-        return None
-    taken = {"pet": dicom.pet_series, "ct": dicom.ct_series}
-    return {
-        name: SeriesUsed(series.uid, series.number, series.description, len(series.slices))
-        for name, series in taken.items()
-        if series is not None
-    }

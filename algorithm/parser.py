@@ -45,7 +45,9 @@ class Parser(argparse.ArgumentParser):
             text = os.environ.get(variable_of(action), "").strip()
             if text:
                 action.default, action.required = _Given(text), False
-        options = self.parse_args(list(words))
+        nested = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
+        # Intermixed, so that options may stand between paths of which a command takes two or three.
+        options = self.parse_args(list(words)) if nested else self.parse_intermixed_args(list(words))
         for dest, value in vars(options).items():
             if isinstance(value, _Given):
                 setattr(options, dest, _converted(actions[dest], value.text))

@@ -16,13 +16,13 @@ from typing import Any
 import SimpleITK as sitk
 
 from algorithm import __version__
-from algorithm.description import Description
+from algorithm.description import Description, WeightsUsed
 from algorithm.files import written_whole
-from algorithm.images import PetCt
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
 from algorithm.lesions import Burden, MeasuredLesion, Totals
 from algorithm.outputs import RUN_REPORT, Kind, written_as
+from algorithm.reading import DicomSource, ReadCase
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,6 @@ class Geometry:
     def of(cls, image: sitk.Image) -> Geometry:
         """Return the grid of an image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-
-
-@dataclass(frozen=True)
-class WeightsUsed:
-    """A checkpoint by its name and the SHA-256 of its weights file."""
-
-    name: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ class Stopwatch:
 
 
 def report_of(
-    pair: PetCt,
+    case: ReadCase,
     descriptions: Sequence[Description],
     prediction: Prediction,
     burden: Burden,
@@ -155,11 +147,9 @@ def report_of(
     *,
     edition: str | None,
     notes: Sequence[str],
-    series: dict[str, SeriesUsed] | None = None,
-    suv: dict[str, object] | None = None,
 ) -> RunReport:
     """Return the report of a case that has just been segmented."""
-    device = prediction.execution.device
+    device, pair, dicom = prediction.execution.device, case.pair, case.dicom
     return RunReport(
         software_version=__version__,
         edition=edition,
@@ -182,9 +172,20 @@ def report_of(
         total_volume_ml=burden.totals.mtv_ml,
         notes=tuple(notes),
         ct_cover=pair.findings.ct_cover,
-        series=series,
-        suv=suv,
+        series=_series_of(dicom),
+        suv=dicom.reckoning.as_dict() if dicom and dicom.reckoning else None,
     )
+
+
+def _series_of(dicom: DicomSource | None) -> dict[str, SeriesUsed] | None:
+    if dicom is None:
+        return None
+    taken = {"pet": dicom.pet_series, "ct": dicom.ct_series}
+    return {
+        name: SeriesUsed(series.uid, series.number, series.description, len(series.slices))
+        for name, series in taken.items()
+        if series is not None
+    }
 
 
 def peak_host_memory_mib() -> float:

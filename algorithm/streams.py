@@ -47,7 +47,7 @@ class LastingStream(io.TextIOBase):
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        """Keep the failure; send what is still in buffers nowhere, so that the interpreter's own flush is silent."""
+        """Keep the failure, and send what buffers still hold nowhere: the interpreter flushes them in the end."""
         self.failure = error
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)

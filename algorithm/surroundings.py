@@ -15,8 +15,8 @@ from pathlib import Path
 from algorithm.errors import ResourceError
 
 LEAST_ADDRESS_SPACE = 900 * 2**20
-"""Bytes that Python, OpenBLAS, PyTorch and SimpleITK take before any case: with 500 MiB OpenBLAS ends the process in
-its own words, with 950 all are loaded (2 cores)."""
+"""Bytes that Python, OpenBLAS, PyTorch and SimpleITK take before any case: with 500 MiB OpenBLAS ends the process
+in its own words, with 950 all are loaded (2 cores)."""
 
 _CACHES = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "inductor", "XDG_CACHE_HOME": "cache"}
 

@@ -40,13 +40,19 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="What to compute in; all that the device can if left out.",
     )
-    add("--repetitions", type=_positive, default=5, metavar="N", help="How often patch and startup are timed.")
+    add(
+        "--repetitions",
+        type=_positive,
+        default=5,
+        metavar="N",
+        help="How often patch, startup and serving are timed.",
+    )
     add(
         "--setting",
         nargs="+",
         choices=("default", "released"),
         default=["default"],
-        help="For body, startup, growth and deadline: the checkpoint's own patch and spacing, or the "
+        help="For body, startup, growth, deadline and serving: the checkpoint's own patch and spacing, or the "
         "release's patch on the image's own grid.",
     )
 

@@ -25,6 +25,7 @@ from algorithm.server import PORT, Job, serve
 from algorithm.socket_values import SocketValue, check_inside, read_socket_values
 from algorithm.sockets import Edition
 from evaluation.outputs import METRICS, make_way
+from evaluation.scoring.crosscheck import cross_check
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.metrics import SURFACE_TOLERANCE_MM
 from evaluation.scoring.pairs import Pair
@@ -137,7 +138,11 @@ def evaluate(folder: Path, truth: Path, output: Path, edition: str, tolerance_mm
     jobs = read_jobs(folder)
     pairs = find_pairs(jobs, truth)
     results = score_with_table(pairs, RULES[edition], tolerance_mm=tolerance_mm)
-    content = {**report(results, pairs, edition), "jobs": summarise_jobs(jobs, edition)}
+    content = {
+        **report(results, pairs, edition),
+        "jobs": summarise_jobs(jobs, edition),
+        "cross_check": cross_check(pairs, results),
+    }
     print(summary_text(content))
     for line in _job_lines(content["jobs"]):
         print(line)

@@ -35,7 +35,7 @@ LOOP_CSV = text_kind("a table of the loop", "case,kind,step,drawn,seconds")
 
 
 def make_way(places: Iterable[tuple[Path | None, Kind]], inputs: Sequence[Path | None] = ()) -> None:
-    """See to it, before any work, that the files asked for can be written, and that none of an earlier run is there.
+    """Before any work, see that the files asked for can be written, and remove those of an earlier run.
 
     Parameters
     ----------

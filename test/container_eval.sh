@@ -39,6 +39,7 @@ from pathlib import Path
 
 container, scored = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
 container.pop("jobs")
+assert container.pop("cross_check")["cases"] == 3
 sys.exit(container != scored)
 PY
 }

@@ -164,6 +164,8 @@ def test_image_archive_appears_whole_or_not_at_all(project: Project) -> None:
     "arguments",
     [
         ["run.sh", "one"],
+        ["run.sh", "--cases", "tree"],
+        ["run.sh", "a", "b", "c", "d"],
         ["build.sh", "evil"],
         ["export.sh", "model", "eval"],
         ["export.sh", "handover", "a", "b", "c"],
@@ -179,8 +181,9 @@ def fake_environment(project: Project) -> None:
     binaries.mkdir(parents=True)
     write_script(binaries / "python", 'printf "%s\\n" "$@"\n')
     requirements = b"".join(path.read_bytes() for path in sorted(project.root.glob("requirements*.txt")))
-    stamp = project.root / ".venv" / "requirements.txt.installed"
-    stamp.write_text(hashlib.sha256(requirements).hexdigest() + "\n")
+    for name in ("requirements.txt", "requirements-clinic.txt"):
+        stamp = project.root / ".venv" / f"{name}.installed"
+        stamp.write_text(hashlib.sha256(requirements).hexdigest() + "\n")
 
 
 def test_run_takes_paths_as_the_caller_means_them(project: Project) -> None:
@@ -196,6 +199,20 @@ def test_run_takes_paths_as_the_caller_means_them(project: Project) -> None:
     ]
     # The first line is the check that this Python runs at all.
     assert result.stdout.splitlines()[-6:] == [str(part) for part in expected]
+
+
+@pytest.mark.parametrize(
+    "words", [("my study", "out"), ("--cases", "all of them", "out"), ("my study", "pet.mha", "out")]
+)
+def test_run_takes_studies_and_cohorts(project: Project, words: tuple[str, ...]) -> None:
+    """They need more than the container has: another requirements file."""
+    fake_environment(project)
+    (project.root / ".venv" / "requirements.txt.installed").unlink()
+    (project.caller / "my study").mkdir()
+    result = project.run("run.sh", *words)
+    assert result.returncode == 0, result.stderr
+    expected = [word if word.startswith("--") else str(project.caller / word) for word in words]
+    assert result.stdout.splitlines()[-len(words) - 3 :] == ["-m", "algorithm", "predict", *expected]
 
 
 def test_run_makes_the_output_of_the_example_anew(project: Project) -> None:

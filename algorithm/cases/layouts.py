@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from algorithm.cases.case import Case, Skipped
-from algorithm.sockets import CT_FOLDER, PET_FOLDER
+from algorithm.cases.dicom_tree import find_studies
+from algorithm.sockets import CT_FOLDER, DICOM_SUFFIX, PET_FOLDER
 
-Layout = Literal["autopet", "nnunet", "hecktor", "jobs"]
+Layout = Literal["autopet", "nnunet", "hecktor", "jobs", "dicom"]
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,17 @@ def _jobs(folder: Path) -> Iterator[Found]:
     """Read the input folders of grand-challenge's jobs, at any depth."""
     for images in sorted(folder.rglob(CT_FOLDER.parts[0])):
         job = images.parent
-        ct, pet = (
-            sorted(path for path in (job / socket).glob("*") if path.is_file())
-            for socket in (CT_FOLDER, PET_FOLDER)
-        )
+        ct, pet = (_in_socket(job / socket) for socket in (CT_FOLDER, PET_FOLDER))
         if ct or pet:
             wanted = (f"image in {CT_FOLDER}", f"image in {PET_FOLDER}", "truth in a job's input")
             yield Found(_name(job, folder), ct, pet, [], wanted)
+
+
+def _dicom(folder: Path) -> Iterator[Found]:
+    """Read studies of DICOM files, at any depth; which series are CT and PET is found when a case is read."""
+    for study, may_have_pet in find_studies(folder):
+        files = [study] if may_have_pet else []
+        yield Found(_name(study, folder), [study], files, [], ("CT series", "PET series", "truth in DICOM"))
 
 
 LAYOUTS: dict[Layout, LayoutReader] = {
@@ -135,13 +140,22 @@ LAYOUTS: dict[Layout, LayoutReader] = {
         "imagesTr/*_0000.nii.gz (CT), *_0001.nii.gz (PET) and labelsTr/*.nii.gz (AutoPET III)", _nnunet
     ),
     "hecktor": LayoutReader("imagesTr/*__CT.nii.gz, *__PT.nii.gz and labelsTr/*.nii.gz (HECKTOR 2022)", _hecktor),
-    "jobs": LayoutReader("images/ct and images/pet, one file each (grand-challenge jobs; no truth)", _jobs),
+    "jobs": LayoutReader(
+        "images/ct and images/pet, one file or a DICOM series each (grand-challenge jobs; no truth)", _jobs
+    ),
+    "dicom": LayoutReader("studies of DICOM files, a folder each (no truth)", _dicom),
 }
 """Every layout of a folder, in the order in which they are tried."""
 
 
 def _existing(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path.is_file()]
+
+
+def _in_socket(folder: Path) -> list[Path]:
+    """Return the images of a socket; a socket of DICOM files is one image."""
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    return [folder] if any(path.suffix.lower() == DICOM_SUFFIX for path in files) else files
 
 
 def _name(case_folder: Path, folder: Path) -> str:

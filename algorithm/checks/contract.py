@@ -74,7 +74,7 @@ CONTRACT = (
         "overlap",
         f"a CT that shows less than {LEAST_COVER:.0%} of the body that the PET shows, or a PET that shows less "
         "than half of the CT's",
-        noted="how much of the PET's body the CT shows, always in the report; aloud below 80%",
+        noted="how much of the PET's body the CT shows, always in the report; aloud below 75%",
     ),
     Check(
         "alignment",

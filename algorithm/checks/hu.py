@@ -29,6 +29,7 @@ _MUSCLE_MODE = (15.0, 110.0)
 _LEAST_TISSUE_L = 0.01
 _LEAST_ALIKE = 0.3  # correlation of neighbours: 0.8 and more in real CTs, noisy ones included
 _BIN_HU = 10.0
+_PLACES = ((-160.0, -40.0, -98.0), (0.0, 100.0, 46.0))  # of fat and of muscle: from, to, commonest value
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,25 @@ def _is_crop_without_air(values: Volume, tissue: Volume) -> bool:
 
 
 def _offset(values: Volume, litres: float) -> float | None:
-    """Return the offset without which a CT that begins at 0 is in HU; None if there is none."""
+    """Return the offset without which a CT that begins at 0 is in HU; None if there is none.
+
+    Where both do, it is the one that brings fat and muscle nearer to their places; air is the worse guide, since
+    coils, pads and the clipping at 0 shift it.
+    """
     if values.min() < -100:
         return None
     misses: dict[float, float] = {}
     for offset in OFFSETS:
         shifted = values - np.float32(offset)
-        found = _tissues(shifted, litres)
-        if not found.wrong:
-            muscle = shifted[(shifted > 0) & (shifted < 100)]
-            misses[offset] = abs(found.air + 1000) + (abs(_mode(muscle) - 48) if muscle.size else 0.0)
+        if not _tissues(shifted, litres).wrong:
+            misses[offset] = sum(_miss(shifted, *place) for place in _PLACES)
     return min(misses, key=lambda offset: misses[offset]) if misses else None
+
+
+def _miss(values: Volume, low: float, high: float, place: float) -> float:
+    """Return how far the commonest value between two bounds lies from its place."""
+    part = values[(values > low) & (values < high)]
+    return abs(_mode(part) - place) if part.size else 0.0
 
 
 def _what_it_is(values: Volume, found: _Tissues, path: Path) -> tuple[str, Path, str]:
@@ -138,7 +147,7 @@ def _what_it_is(values: Volume, found: _Tissues, path: Path) -> tuple[str, Path,
     low, high = float(values.min()), float(values.max())
     got = f"values from {low:g} to {high:g}"
     if high - low < 1:
-        return f"holds {low:g} nearly everywhere", path, "give the CT of the study"
+        return f"holds {low + 0.0:g} nearly everywhere", path, "give the CT of the study"
     whole = bool((values == np.round(values)).all())
     if low >= 0 and high <= 255 and whole and high > 100:
         return f"holds grey levels ({got})", path, "give the CT itself, not a picture of it"

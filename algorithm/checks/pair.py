@@ -25,7 +25,7 @@ _STEP_MM = 8.0
 _TISSUE_HU = -500.0
 _PET_BODY = 0.2  # of the median uptake where there is more than the mean: the body's outline in the PET
 _LEAST_OF_CT = 0.5
-_COVER_SAID = 0.8
+_COVER_SAID = 0.75
 _PET_BODY_IN_CT = 0.3  # of the median uptake over the CT's body, where that is more
 _LEAST_CORRELATION = 0.25
 _MIRROR_GAIN = 0.03
@@ -61,13 +61,12 @@ def check_pair(ct: sitk.Image, pet: sitk.Image, ct_path: Path, pet_path: Path, c
     if not uptake.any() or not body.any():
         return NO_FINDINGS
     names = f"the CT {shown(ct_path)} and the PET {shown(pet_path)}"
+    findings = _overlap(body, uptake, names) if checks.on("overlap") else NO_FINDINGS
     if checks.on("alignment"):
-        _check_mirrored(hu, suv, uptake, names)
         spacing = [step * side for step, side in zip(steps_of(pet, _STEP_MM), pet.GetSpacing()[::-1], strict=True)]
         _check_shifted(body, uptake, spacing, names)
-    if not checks.on("overlap"):
-        return NO_FINDINGS
-    return _overlap(body, uptake, names)
+        _check_mirrored(hu, suv, uptake, names)
+    return findings
 
 
 def _ct_body(hu: Volume) -> Mask:
@@ -93,7 +92,7 @@ def _pet_body(suv: Volume, body: Mask) -> Mask:
 def _overlap(body: Mask, uptake: Mask, names: str) -> Findings:
     """Compare the two bodies, each with 16 mm to spare for breathing and blur."""
     cover = _share_inside(uptake, body)
-    advice = "give two images of one study that show the same part of it, or use --no-checks overlap"
+    advice = "give two images of one study, check origin and direction in both headers, or use --no-checks overlap"
     if cover < LEAST_COVER:
         raise GeometryError(
             f"the CT must show at least {LEAST_COVER:.0%} of the body that the PET shows, got {cover:.0%} in "

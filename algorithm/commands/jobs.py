@@ -125,10 +125,8 @@ def _results_of(args: argparse.Namespace) -> dict[Path, Kind]:
     folders = {args.output / edition.mask_folder for edition in Edition}
     places = {path: MASK for folder in sorted(folders) for path in sorted(folder.glob("*.mha"))}
     places[args.output / DATA_CENTRIC_FILE] = SOCKET_VALUE
-    for path, kind in ((args.report, RUN_REPORT), (args.picture, PICTURE)):
-        if path is not None:
-            places[path] = kind
-    return places
+    asked = ((args.report, RUN_REPORT), (args.picture, PICTURE))
+    return places | {path: kind for path, kind in asked if path is not None}
 
 
 @contextmanager

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from algorithm.cases import list_cases
+from algorithm.cohort.run import Cohort, run_cohort
+from algorithm.cohort.share import joined
+from algorithm.cohort.tables import COHORT_NAME
 from algorithm.commands.common import (
     check_options,
     check_results,
@@ -16,7 +20,7 @@ from algorithm.commands.common import (
 from algorithm.commands.suv import overrides_of
 from algorithm.dicom.reckoning import SuvOverrides
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import claimed
+from algorithm.files import check_writable, claimed
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.reading import DicomChoice
@@ -30,6 +34,17 @@ from algorithm.results import (
     write_results,
 )
 
+_OF_ONE_CASE = (
+    "report",
+    "picture",
+    "pet_series",
+    "ct_series",
+    "weight_kg",
+    "dose_mbq",
+    "injection_time",
+    "half_life_s",
+)
+
 
 def predict(args: argparse.Namespace) -> int:
     """Segment one study, or a cohort where ``--cases`` names one."""
@@ -37,8 +52,9 @@ def predict(args: argparse.Namespace) -> int:
         check_options(args)
         return _cohort(args)
     out = args.paths[-1]
+    # A folder that is there may hold an earlier study's results; one that is not stays unmade after a mistake.
     if len(args.paths) not in (2, 3) or not out.is_dir():
-        _study_of(args.paths)  # where nothing lies yet that could be taken for this study's, the folder stays unmade
+        _study_of(args.paths)
     with claimed(out):
         return _one(args)
 
@@ -107,4 +123,15 @@ def _check_choice(choice: DicomChoice, ct: Path, pet: Path) -> None:
 
 
 def _cohort(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    """Segment the cases of a list or tree, this process's share of them under torchrun."""
+    if len(args.paths) != 1:
+        raise UsageError(f"with --cases predict takes one path, the folder for the results, got {len(args.paths)}")
+    for option in _OF_ONE_CASE:
+        if getattr(args, option) is not None:
+            raise UsageError(f"--{option.replace('_', '-')} is for one case; leave it out with --cases")
+    cases, out = list_cases(args.cases), args.paths[0]
+    check_writable(out / COHORT_NAME)
+    cohort = Cohort(cases, out, settings_of(args, args.time_limit), wanted_of(args))
+    with joined() as share:
+        run_cohort(cohort, segmenter_of(args, share.device(args.device)), share)
+    return 0

@@ -13,9 +13,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.description import WeightsUsed
 from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
 from algorithm.outputs import SEGMENTATION, written_as
-from algorithm.report import WeightsUsed
 
 _TOLERANCE = 0.1  # of a voxel: geometry that went through another file format is rounded
 

@@ -162,22 +162,20 @@ def read_study(
     if ct_series is None:
         cts = _fitting_cts(pet, cts, anywhere=apart)
     ct = _best(cts, "CT", ct_found, ct_series)
-    notes = [*found.notes, *_chosen(pet, found), *pet.notes]
-    notes += [*(ct_found.notes if apart else ()), *_chosen(ct, ct_found), *ct.notes]
-    notes += _frames_of_reference(pet, ct)
+    notes = _notes_on(pet, found, ct, ct_found)
     _check_patient(pet, ct)
     factors, reckoning = reckon(pet, overrides)  # refuses before thousands of pixels are read
     if say is not None:
         say(f"reading PET {pet} and CT {ct}")
-    return Study(
-        pet=read_pet_volume(pet, factors),
-        ct=read_ct_volume(ct),
-        pet_series=pet,
-        ct_series=ct,
-        reckoning=reckoning,
-        patient=_patient(pet.header),
-        notes=tuple(notes),
-    )
+    images = read_pet_volume(pet, factors), read_ct_volume(ct)
+    return Study(*images, pet, ct, reckoning, _patient(pet.header), notes)
+
+
+def _notes_on(pet: Series, found: Found, ct: Series, ct_found: Found) -> tuple[str, ...]:
+    """Return what the report says of how the two series were found and chosen."""
+    notes = [*found.notes, *_chosen(pet, found), *pet.notes]
+    notes += [*(ct_found.notes if ct_found is not found else ()), *_chosen(ct, ct_found), *ct.notes]
+    return (*notes, *_frames_of_reference(pet, ct))
 
 
 def read_pet(

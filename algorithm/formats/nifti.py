@@ -1,4 +1,4 @@
-"""NIfTI headers (.nii, .nii.gz, .hdr with .img): nifti1.h and nifti2.h of the NIfTI working group."""
+"""NIfTI-1 headers (.nii, .nii.gz, .hdr with .img), by nifti1.h of the NIfTI working group."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ _TYPES = {
 }
 _COMPLEX = (32, 1792, 2048)
 _RGB = {128: 3, 2304: 4}
-_MAGICS = {b"n+1\0": False, b"n+2\0": False, b"ni1\0": True, b"ni2\0": True}
+_MAGICS = {b"n+1\0": False, b"ni1\0": True}  # whether the voxels lie in a second file
+_HEADER_BYTES = 348
 _AGREEMENT_MM = 1.0  # of the two ways to say where the volume lies
 
 
 @dataclass(frozen=True)
 class _Header:
-    """The fields that are asked for, whichever version they came from."""
+    """The fields that are asked for, by their names in nifti1.h."""
 
     order: str
     magic: bytes
@@ -61,11 +62,18 @@ def read_nifti(path: Path) -> Stored:
         raise FormatError(
             f"its header's magic {header.magic[:3].decode()!r} does not go with its name", "rename or convert it"
         )
-    size = _size(header)
-    dtype, components = _dtype(header)
+    size, dtype, components = _size(header), *_dtype(header)
+    if len(size) == 5 and size[3] == 1:  # vectors lie along the fifth axis
+        components = size[4]
+        size = size[:3]
     _check_place(header)
-    slope = header.slope if header.slope != 0 else 1.0
-    intercept = header.intercept if header.slope != 0 else 0.0
+    slope, intercept = header.slope, header.intercept
+    if slope == 0 and intercept != 0:
+        raise FormatError(
+            f"its header's scl_slope is 0 and its scl_inter {intercept:g}, which readers understand differently",
+            "correct the header",
+        )
+    slope = slope or 1.0
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise FormatError(
             f"its header's scl_slope and scl_inter must be finite, got {slope:g} and {intercept:g}",
@@ -97,20 +105,20 @@ def _first_bytes(path: Path) -> bytes:
         raise FormatError(f"it {state}, which its name denies", "rename it to .nii.gz or .nii, as it is")
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-            return stream.read(540)
+            return stream.read(_HEADER_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(f"its compressed data are damaged ({error})") from error
 
 
 def _parse(content: bytes, path: Path) -> _Header:
-    """Read the header of version 1 or 2, in either byte order."""
+    """Read the header, in either byte order."""
     for order in "<>":
-        (length,) = struct.unpack_from(order + "i", content) if len(content) >= 348 else (0,)
+        (length,) = struct.unpack_from(order + "i", content) if len(content) >= _HEADER_BYTES else (0,)
         if length == 348:
             return _version_1(content, order, path)
-        if length == 540 and len(content) >= 540:
-            return _version_2(content, order)
-    raise FormatError("it does not begin with a NIfTI header of 348 or 540 bytes")
+        if length == 540:
+            raise FormatError("it is NIfTI-2, which is not read", "convert it to NIfTI-1")
+    raise FormatError("it does not begin with a NIfTI header of 348 bytes")
 
 
 def _version_1(content: bytes, order: str, path: Path) -> _Header:
@@ -128,23 +136,6 @@ def _version_1(content: bytes, order: str, path: Path) -> _Header:
     place = get(order + "18f").unpack_from(content, 256)
     return _Header(
         order, magic, dim, datatype, bitpix, floats[:8], floats[8], floats[9], floats[10],
-        qform, sform, place[:6], place[6:],
-    )  # fmt: skip
-
-
-def _version_2(content: bytes, order: str) -> _Header:
-    magic = content[4:8]
-    if magic not in (b"n+2\0", b"ni2\0"):
-        raise FormatError(f"its header's magic must be n+2 or ni2, got {magic!r}", "convert it to NIfTI-1")
-    datatype, bitpix = struct.unpack_from(order + "2h", content, 12)
-    dim = struct.unpack_from(order + "8q", content, 16)
-    pixdim = struct.unpack_from(order + "8d", content, 104)
-    (vox_offset,) = struct.unpack_from(order + "q", content, 168)
-    slope, intercept = struct.unpack_from(order + "2d", content, 176)
-    qform, sform = struct.unpack_from(order + "2i", content, 344)
-    place = struct.unpack_from(order + "18d", content, 352)
-    return _Header(
-        order, magic, dim, datatype, bitpix, pixdim, vox_offset, slope, intercept,
         qform, sform, place[:6], place[6:],
     )  # fmt: skip
 
@@ -180,7 +171,7 @@ def _dtype(header: _Header) -> tuple[np.dtype[np.generic], int]:
 
 def _begin(header: _Header, pair: bool) -> int:
     """Return where the voxels begin: after the header and the four bytes that announce extensions."""
-    least = 0 if pair else {b"n+1\0": 352, b"n+2\0": 544}[header.magic]
+    least = 0 if pair else _HEADER_BYTES + 4
     if not math.isfinite(header.vox_offset) or header.vox_offset < least or header.vox_offset % 1:
         raise FormatError(
             f"its header's vox_offset must be a whole number of at least {least}, got {header.vox_offset:g}",

@@ -16,7 +16,7 @@ MOST_VOXELS = 2**30
 """Ten times the largest whole-body PET/CT known (512 x 512 x 400); no memory is asked for beyond it."""
 
 MOST_HEADER_BYTES = 2**16
-"""Of a text header; a NIfTI header has 348 or 540 bytes, and extensions that are not read."""
+"""Of a text header; a NIfTI header has 348 bytes, and extensions that are not read."""
 
 COPY_AGAIN = "copy or export it again"
 

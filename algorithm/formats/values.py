@@ -106,5 +106,6 @@ def _scaled(values: NDArray[np.generic], stored: Stored) -> NDArray[np.generic]:
     scaled = values if values.dtype.kind == "f" else values.astype(np.float32)
     for first in range(0, scaled.size, _BLOCK):
         block = scaled[first : first + _BLOCK]
-        block[:] = block.astype(np.float64) * stored.slope + stored.intercept
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, which no image may hold
+            block[:] = block.astype(np.float64) * stored.slope + stored.intercept
     return scaled

@@ -30,21 +30,29 @@ _READERS: dict[str, Callable[[Path], Stored]] = {
 SUFFIXES = tuple(_READERS)
 """Of the files that are read, in small letters; capitals are read too."""
 
+_POINTER = b"version https://git-lfs"
 _FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
 
 
 def stored_in(path: Path) -> Stored:
-    """Tell how a file stores its voxels; raises FormatError where it does not, or not so that it can be read."""
+    """Tell how a file says that it stores its voxels, which :func:`decode` believes only after looking.
+
+    Raises
+    ------
+    FormatError
+        It is no regular file, of no format that is read, or its header makes no sense.
+    """
     check_regular(path)
     name = path.name.lower()
     suffix = next((each for each in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(each)), None)
     if suffix is None:
         raise FormatError(*_unknown(path))
-    stored = _READERS[suffix](path)
-    check_length(stored)
-    return stored
+    with path.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise FormatError("it is a Git-LFS pointer, not an image", "run `git lfs pull`")
+    return _READERS[suffix](path)
 
 
 def header_of(path: Path, stored: Stored) -> sitk.ImageFileReader:
@@ -69,10 +77,14 @@ def header_of(path: Path, stored: Stored) -> sitk.ImageFileReader:
 
 
 def decode(path: Path, stored: Stored) -> sitk.Image:
-    """Return a scalar volume in its own pixel type, of three axes; raises as :func:`read_values`, and FormatError.
+    """Return a scalar volume in its own pixel type, of three axes; a fourth axis of length 1 is dropped.
 
-    A fourth axis of length 1 is dropped.
+    Raises
+    ------
+    FormatError, OSError, MemoryError
+        As :func:`algorithm.formats.values.read_values`; and if the data cannot have the length promised.
     """
+    check_length(stored)
     header = header_of(path, stored)
     image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
     axes = header.GetDimension()

@@ -80,9 +80,8 @@ def reuse_freed_memory() -> bool:
 def host_limit_bytes() -> int | None:
     """Return how much memory this process may use.
 
-    The least of what grand-challenge says (``GRAND_CHALLENGE_COMPONENT_MAX_MEMORY_MB``), the control group's limit,
-    what is left of the address space that the process may have, and the machine's memory; None where none of them
-    is known.
+    The least of what grand-challenge says (``GRAND_CHALLENGE_COMPONENT_MAX_MEMORY_MB``), the control group's
+    limit, what is left of the process's address space, and the machine's memory; None where none is known.
     """
     limits = [
         _stated_limit(),

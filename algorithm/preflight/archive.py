@@ -47,6 +47,8 @@ class ImageArchive:
     ----------
     config : dict
         The image's configuration: ``architecture``, ``os`` and, under ``config``, user, labels and entry point.
+    names : list of str
+        What an engine that loads it will call the image.
     files : dict of str to TarInfo
         What a container sees, by path without the leading slash.
     """
@@ -63,6 +65,8 @@ class ImageArchive:
         try:
             self._layers = [str(layer) for layer in images[0]["Layers"]]
             config = self._json(str(images[0]["Config"]))
+            identity = str(images[0]["Config"]).rpartition("/")[2].removesuffix(".json").rpartition(":")[2]
+            self.names: list[str] = images[0].get("RepoTags") or [f"sha256:{identity}"]
         except (KeyError, TypeError) as error:
             raise RefusedError(f"its manifest.json has no {error}; write it with `docker save`") from error
         if not isinstance(config, dict):

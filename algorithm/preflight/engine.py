@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def has_gpu() -> bool:
 
 def image_exists(image: str) -> bool:
     """Tell whether the engine has an image of this name."""
-    return _docker("image", "inspect", image, check=False).returncode == 0
+    return _identity(image) is not None
 
 
 def save(image: str, path: Path) -> None:
@@ -69,18 +70,26 @@ def save(image: str, path: Path) -> None:
     _docker("save", "--output", str(path), image, timeout=None)
 
 
-def load(path: Path) -> str:
-    """Load an archive and return the image's identity, by which it can be run."""
-    said = _docker("load", "--quiet", "--input", str(path), timeout=None).stdout
-    name = said.strip().splitlines()[-1].partition(": ")[2] if said.strip() else ""
-    if not name:
-        raise RefusedError(f"the engine cannot load {path} ({said.strip() or 'no words'}); save the image again")
-    return name
+@contextlib.contextmanager
+def loaded(path: Path, names: Sequence[str]) -> Iterator[str]:
+    """Have an archive's image in the engine for the moment, and yield the name by which it can be run.
 
-
-def remove_image(image: str) -> None:
-    """Take an image's name out of the engine."""
-    _docker("image", "rm", image, check=False)
+    Parameters
+    ----------
+    path : Path
+    names : sequence of str
+        What the archive calls its image. What these names meant in the engine before, they mean again afterwards.
+    """
+    before = {name: _identity(name) for name in names}
+    try:
+        _docker("load", "--quiet", "--input", str(path), timeout=None)
+        yield names[0]
+    finally:
+        for name, identity in before.items():
+            if identity is None:
+                _docker("image", "rm", name, check=False)
+            elif _identity(name) != identity:
+                _docker("tag", identity, name, check=False)
 
 
 def give_back_files(image: str, folder: Path) -> None:
@@ -172,6 +181,11 @@ class Container:
 
     def _remove(self) -> None:
         _docker("rm", "--force", "--volumes", self.name, check=False)
+
+
+def _identity(image: str) -> str | None:
+    result = _docker("image", "inspect", "--format", "{{.Id}}", image, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def _docker(

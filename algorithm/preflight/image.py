@@ -7,14 +7,14 @@ import contextlib
 import logging
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from algorithm.errors import InstallationError, MissingInputError, UsageError
 from algorithm.preflight.archive import ImageArchive, open_archive
 from algorithm.preflight.case import enlarge
 from algorithm.preflight.contents import api_method, examine
-from algorithm.preflight.engine import engine_answers, image_exists, load, remove_image, save
+from algorithm.preflight.engine import engine_answers, image_exists, loaded, save
 from algorithm.preflight.findings import (
     Finding,
     RefusedError,
@@ -50,13 +50,13 @@ def check_image(args: argparse.Namespace) -> int:
     model = _model_folder(args.weights)
     try:
         with _archive_of(args.image) as (path, compressed):
-            findings, method = _examined(path, compressed, model)
+            findings, method, names = _examined(path, compressed, model)
             if failures(findings):
                 findings.append(Finding(_TRIAL, Verdict.SKIPPED, "what is wrong above comes first"))
             elif not engine_answers():
                 findings.append(Finding(_TRIAL, Verdict.SKIPPED, "no Docker engine answers here"))
             else:
-                findings += _tried(args, edition, model, method, path)
+                findings += _tried(args, edition, model, method, path, names)
     except subprocess.TimeoutExpired as error:
         raise InstallationError(
             f"`{' '.join(error.cmd[:2])}` did not answer in {error.timeout:g} s; see to the engine"
@@ -102,7 +102,8 @@ def _archive_of(name: str) -> Iterator[tuple[Path, bool]]:
         raise MissingInputError(f"{name} is no file; name an image, or an archive that `docker save` wrote")
     if not engine_answers():
         raise MissingInputError(
-            f"there is no file {name}, and no Docker engine answers that could have such an image"
+            f"there is no file {name}, and no Docker engine answers that could have an image of that name; "
+            "start it, or name an archive"
         )
     if not image_exists(name):
         raise MissingInputError(f"there is no file {name} and no image of that name; build it with ./build.sh")
@@ -113,15 +114,16 @@ def _archive_of(name: str) -> Iterator[tuple[Path, bool]]:
         yield saved, False
 
 
-def _examined(path: Path, compressed: bool, model: Path | None) -> tuple[list[Finding], str]:
-    """Return what the archive says, and the platform's way to run the image."""
+def _examined(path: Path, compressed: bool, model: Path | None) -> tuple[list[Finding], str, list[str]]:
+    """Return what the archive says, the platform's way to run the image, and the image's names."""
     log.info("reading %s", path)
     try:
         with open_archive(path) as archive:
             findings = examine(archive, path.stat().st_size, compressed=compressed, model=model)
-            return [Finding("archive", Verdict.PASSED, _named(archive)), *findings], api_method(archive)
+            readable = Finding("archive", Verdict.PASSED, _named(archive))
+            return [readable, *findings], api_method(archive), archive.names
     except RefusedError as error:
-        return [Finding("archive", Verdict.FAILED, str(error))], ""
+        return [Finding("archive", Verdict.FAILED, str(error))], "", []
 
 
 def _named(archive: ImageArchive) -> str:
@@ -133,8 +135,14 @@ def _named(archive: ImageArchive) -> str:
 
 
 def _tried(
-    args: argparse.Namespace, edition: Edition | None, model: Path | None, method: str, path: Path
+    args: argparse.Namespace,
+    edition: Edition | None,
+    model: Path | None,
+    method: str,
+    path: Path,
+    names: Sequence[str],
 ) -> list[Finding]:
+    """Run a job under both sets of flags; an archive's image is loaded for as long as that takes."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="h2aseg-preflight-"))
         scratch = Path(folder)
@@ -146,8 +154,7 @@ def _tried(
             enlarge(EXAMPLE, source)
         image = args.image
         if Path(image).is_file():
-            image = load(path)
-            stack.callback(remove_image, image)
+            image = stack.enter_context(loaded(path, names))
         conditions = Conditions(
             image, method, source.resolve(), edition, args.time_limit, args.memory_limit, model
         )

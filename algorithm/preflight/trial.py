@@ -264,7 +264,10 @@ def _outputs(outcome: _Outcome) -> str:
 
 def _mask(outcome: _Outcome) -> str:
     """Check labels and geometry of the mask."""
-    path = next(outcome.job.mask.parent.iterdir())
+    folder = outcome.job.mask.parent
+    path = next(iter(sorted(folder.iterdir())), None) if folder.is_dir() else None
+    if path is None:
+        raise NotTriedError("there is no mask to look at")
     if path.suffix not in (".mha", ".tif", ".tiff"):
         raise RefusedError(f"the platform takes .mha and .tiff, got {path.name}; write .mha")
     try:

@@ -8,6 +8,7 @@ from benchmark.parts.growing import growth
 from benchmark.parts.one_patch import patch
 from benchmark.parts.reduced_precision import agreement
 from benchmark.parts.scoring_speed import scoring
+from benchmark.parts.server import serving
 from benchmark.parts.start import startup
 from benchmark.parts.time_limit import deadline
 from benchmark.parts.whole_body import body
@@ -21,5 +22,6 @@ PARTS: dict[str, Callable[[Session], Section]] = {
     "growth": growth,
     "agreement": agreement,
     "deadline": deadline,
+    "serving": serving,
     "scoring": scoring,
 }

@@ -20,6 +20,7 @@ _OPTIONS_OF = {
     "growth": (*_OF_CASE, "growing_flips", "growing_checkpoints"),
     "agreement": (*_OF_CASE, "flips", "cases"),
     "deadline": (*_OF_CASE, "time_limit"),
+    "serving": (*_OF_CASE, "repetitions"),
     "scoring": ("size", "lesions"),
 }
 

@@ -30,7 +30,7 @@ def read_manifest(bundle: Path) -> Manifest:
     MissingInputError
         There is none: no bundle, or its making was interrupted.
     UsageError
-        It is damaged, names files outside the bundle, or has no cases or weights, so that nothing could be verified.
+        It is damaged, names files outside the bundle, or has no cases or weights that could be verified.
     """
     path = bundle / MANIFEST
     if not path.is_file():

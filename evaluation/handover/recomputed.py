@@ -94,7 +94,7 @@ def changed_reports(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[
             if not isinstance(given, dict) or key not in given:
                 yield f"the run report of case {case.name} lacks {key}"
             elif not close(given[key], json.loads(json.dumps(value)), _REPORT_TOLERANCE):
-                yield f"the run report of case {case.name} has another {key} than its mask, inputs and settings give"
+                yield f"the run report of case {case.name} has another {key} than its mask and inputs give"
 
 
 def close(first: Any, second: Any, tolerance: float) -> bool:

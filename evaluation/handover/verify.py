@@ -1,8 +1,8 @@
 """Verify a hand-over bundle: check every file, repeat the inference on the same inputs, compare the masks.
 
 The last line printed is the verdict. Exit code 0: verified; 1: something differs, and each difference was named;
-2: it cannot be judged (no bundle, a damaged manifest, an input or truth that is not there, weights that do not load);
-70: a bug of this software, which is no verdict.
+2: it cannot be judged (no bundle, a damaged manifest, an input or truth that is not there, weights that do not
+load); 70: a bug of this software, which is no verdict.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation verify``."""
     parser.description = (
-        "Check a hand-over bundle and repeat its inference. Exit code 0: verified, 1: differs, 2: cannot be judged, "
-        "70: a bug of this software."
+        "Check a hand-over bundle and repeat its inference. Exit code 0: verified, 1: differs, 2: cannot be "
+        "judged, 70: a bug of this software."
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Folder that `handover --out` made.")
     parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="Folder with the same inputs.")

@@ -143,6 +143,7 @@ def test_it_is_said_before_the_images_are_read(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header alone tells: the voxels of this file are not even there."""
+    (tmp_path / "absent.raw").write_bytes(b"nothing")
     monkeypatch.setattr(limits, "host_limit_bytes", lambda: 2**32)
     huge = tmp_path / "huge.mhd"
     huge.write_text(

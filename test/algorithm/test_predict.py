@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from algorithm.__main__ import main
 from algorithm.results import NAMES
 from test.support.checkpoints import write_checkpoint
-from test.support.dicom import Maker, edit_all, uid
+from test.support.dicom import edit_all, uid
 from test.support.studies import write_study
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1")
@@ -253,9 +253,7 @@ class TestMistakes:
         assert names_in(tmp_path) == {"tumour.nii.gz", "picture.png", "report.json"}
 
     def test_a_ct_elsewhere_in_space_is_taken_if_it_has_its_own_folder(self, predict, tmp_path, capsys) -> None:
-        write_study(tmp_path / "study", ct=False)
-        other = Maker(spacing=(6.0, 5.0, 5.0), origin=(-100.0, -80.0, -60.0), frame_of_reference="other")
-        other.ct(tmp_path / "study" / "ct", np.linspace(-1000, 40, 20 * 32 * 40).reshape(20, 32, 40).astype(np.int16))
+        write_study(tmp_path / "study", ct_frame="other")
 
         assert predict(tmp_path / "study", tmp_path / "out") == 2
         assert "no CT shares the FrameOfReferenceUID" in capsys.readouterr().err

@@ -201,12 +201,13 @@ def test_time_of_windows_not_computed_is_added():
 
 
 def test_growth_changes_one_thing_at_a_time(quick, tiny, tmp_path):
-    options = ("--growing-flips", 1, 2, "--growing-checkpoints", 2)
+    size = ("--size", 48, 36, 32, "--spacing", 14, 14, 6)
+    options = (*size, "--growing-flips", 1, 2, "--growing-checkpoints", 2)
     rows = rows_of(run_parts(["growth"], tiny, tmp_path, *options))
     grown = [(row["volume"], row["flips"], row["checkpoints"]) for row in rows]
     assert grown == [
-        ("48x36x16", "1", "1"), ("48x36x4", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "2", "1"),
-        ("48x36x16", "1", "2"),
+        ("48x36x32", "1", "1"), ("48x36x8", "1", "1"), ("48x36x16", "1", "1"), ("48x36x32", "2", "1"),
+        ("48x36x32", "1", "2"),
     ]  # fmt: skip
     assert rows[0]["passes / first row"] == "1"
 
@@ -254,6 +255,16 @@ def test_both_ways_of_scoring_give_the_same(quick, tiny, tmp_path):
     assert (row["masks"], row["lesions"], row["equal"]) == ("90x80x70", "6 and 6", "to the last digit")
     assert float(row["times as fast"]) > 0
     assert row["command"] == "`python -m benchmark scoring --size 90 80 70 --lesions 6`"
+
+
+def test_jobs_are_served(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.parts.server._MANY", 6)
+    monkeypatch.setattr("benchmark.parts.server._STROKE", 2)
+    (row,) = rows_of(run_parts(["serving"], tiny, tmp_path))
+    assert row["same mask"] == "yes"
+    assert float(row["exec / invoke"]) > 1
+    assert 0.9 < float(row["grown"]) < 1.2
+    assert float(row["later calls (s)"].split()[0]) < 5
 
 
 def test_unknown_parts_are_refused(capsys):

@@ -11,6 +11,7 @@ import pytest
 
 from evaluation.__main__ import main
 from evaluation.container import CASES_FILE, duration_s
+from evaluation.scoring import crosscheck
 from test.conftest import ROOT
 from test.evaluation.scoring.test_metrics import EMPTY, ONE
 from test.evaluation.scoring.test_score import TWO, write
@@ -213,3 +214,15 @@ def test_it_needs_nothing_that_the_image_lacks():
     code = f"import sys, evaluation.container; print(*(name for name in {absent} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == []
+
+
+def test_every_dice_is_counted_a_second_time(phase):
+    assert metrics(phase)["cross_check"] == {"library": "grand-challenge-metrics 0.6.0", "cases": 2}
+
+
+def test_a_dice_that_the_platforms_library_does_not_count_is_not_reported(phase, capsys, monkeypatch):
+    counts = crosscheck.calculate_confusion_matrix
+    monkeypatch.setattr(crosscheck, "calculate_confusion_matrix", lambda *given: counts(*given) + 1)
+    assert run(phase) == 3
+    assert "do not use these scores" in capsys.readouterr().err
+    assert not list((phase / "output").iterdir())

@@ -21,6 +21,7 @@ def write_study(
     hot: float = HOT,
     pet_edit: Edit | None = None,
     ct: bool = True,
+    ct_frame: str = "",
 ) -> Path:
     """Write ``folder/ct`` and ``folder/pet``: a cylinder of SUV 1 in air with a hot ball; the CT is finer.
 
@@ -34,6 +35,7 @@ def write_study(
             orientation=maker.orientation,
             spacing=(maker.spacing[0] / 2, maker.spacing[1] / 2, maker.spacing[2] / 2),
             origin=maker.origin,
+            frame_of_reference=ct_frame,
         )
         fine.ct(folder / "ct", np.where(_suv((40, 64, 80), hot) > 0, 40, -1000).astype(np.int16))
     return folder

@@ -15,9 +15,9 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.description import WeightsUsed
 from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
 from algorithm.lesions import measure_burden, number_lesions
-from algorithm.report import WeightsUsed
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")

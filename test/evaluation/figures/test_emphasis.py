@@ -20,6 +20,7 @@ from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg
 from algorithm.weights import save_checkpoint
 from evaluation.figures.emphasis import Emphasis, add_arguments, draw, main, measure_case, pet_share, to_rows
+from test.support.uptake import smooth_uptake
 
 pytestmark = pytest.mark.numerical
 
@@ -35,14 +36,14 @@ def network() -> H2ASeg:
 
 
 @pytest.fixture
-def study(tmp_path) -> Path:
+def study(tmp_path, unchecked) -> Path:
     """Two windows along x; tumour in the second alone."""
     folder = tmp_path / "cases" / "synthetic_a"
     folder.mkdir(parents=True)
-    suv = np.random.default_rng(0).uniform(0.5, 4, (32, 16, 32)).astype(np.float32)
+    suv = smooth_uptake((32, 16, 32), 0.5, 3.9, seed=0)
     truth = np.zeros(suv.shape, np.uint8)
     truth[7:9, 7:9, 25:28] = 1
-    for values, name in ((suv - 1, "CTres"), (suv, "SUV"), (truth, "SEG")):
+    for values, name in ((100 * suv - 200, "CTres"), (suv, "SUV"), (truth, "SEG")):
         image = sitk.GetImageFromArray(values)
         image.SetSpacing((4.0, 4.0, 4.0))
         sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
@@ -82,7 +83,7 @@ def test_only_windows_with_tumour_count(network, study):
     suv = sitk.GetArrayFromImage(sitk.ReadImage(str(study / "SUV.nii.gz"))).transpose(2, 1, 0)
     pet = torch.from_numpy(np.ascontiguousarray(suv[16:]))[None, None]
     with torch.inference_mode():
-        gains = network.emphasis((pet - 1).clip(0) / 10, pet / 10)
+        gains = network.emphasis((100 * pet - 200).clip(0, 10) / 10, pet / 10)
     assert list(measured.pet_share) == [
         (level, kind) for level in DECODER_LEVELS for kind in ("foreground", "background")
     ]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evaluation.handover.verify
+from algorithm import __version__
 from algorithm.cases import list_cases
 from algorithm.description import Description, Normalisation, read_description
 from algorithm.errors import MissingInputError, OutputError, UsageError, WeightsError
@@ -37,6 +38,7 @@ from evaluation.handover.make import add_arguments, make_bundle
 from evaluation.handover.manifest import read_manifest
 from evaluation.handover.verify import dice, main, verify
 from test.support.trees import write_tree
+from test.support.uptake import smooth_uptake
 
 SETTINGS = BundleSettings(device="cpu", precision="float32", flips=1, overlap=None, threads=1)
 
@@ -86,13 +88,13 @@ def made(tmp_path_factory, checkpoint) -> Path:
     top = tmp_path_factory.mktemp("made")
     folder = top / "inputs"
     for number, name in enumerate(("a", "synthetic_b")):
-        suv = np.random.default_rng(number).uniform(0, 4, (6, 7, 8)).astype(np.float32)
+        suv = smooth_uptake((8, 9, 10), 0.0, 3.9, seed=number)
         truth = (suv > 2.5).astype(np.uint8)
         study = folder / name
         study.mkdir(parents=True)
-        for values, file in ((suv - 50, "CTres"), (suv, "SUV"), (truth, "SEG")):
+        for values, file in ((np.where(suv < 1, -1000.0, 100 * suv - 200), "CTres"), (suv, "SUV"), (truth, "SEG")):
             image = sitk.GetImageFromArray(values)
-            image.SetSpacing((2.03642, 2.03642, 3.0))
+            image.SetSpacing((5.0, 5.0, 6.0))
             image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
             sitk.WriteImage(image, str(study / f"{file}.nii.gz"))
     make_bundle(list_cases(folder), folder, [checkpoint], SETTINGS, top / "bundle", predict=threshold)
@@ -212,7 +214,7 @@ def test_one_voxel_with_every_hash_forged(bundle, inputs, capsys):
     rewrite(bundle)
     assert verify(bundle, inputs, predict=threshold, masks_alone=True) == 1
     assert verdict(capsys).startswith(
-        "DIFFERS: the mask of case a is not repeated: 1 of 336 voxels differ, Dice 0.99"
+        "DIFFERS: the mask of case a is not repeated: 1 of 720 voxels differ, Dice 0.998"
     )
 
 
@@ -256,7 +258,7 @@ def test_every_difference_is_named(bundle, inputs, capsys):
 def test_an_inference_that_differs(bundle, inputs, capsys):
     assert verify(bundle, inputs, predict=one_voxel_off) == 1
     out = capsys.readouterr().out
-    assert "the mask of case a is not repeated: 1 of 336 voxels differ" in out
+    assert "the mask of case a is not repeated: 1 of 720 voxels differ" in out
 
 
 def test_another_device_class_is_held_to_dice(bundle, inputs, capsys):
@@ -279,7 +281,7 @@ def test_metrics_are_scored_again(bundle, inputs, capsys):
 
 def test_without_truth_the_masks_still_verify_if_that_is_asked(bundle, inputs, capsys):
     (inputs / "a" / "SEG.nii.gz").unlink()
-    with pytest.raises(MissingInputError, match="truth of case a is not at .*, or give --masks-alone"):
+    with pytest.raises(MissingInputError, match=r"truth of case a is not at .*, or give --masks-alone"):
         verify(bundle, inputs, predict=threshold)
     assert verify(bundle, inputs, predict=threshold, masks_alone=True) == 0
     assert verdict(capsys).startswith("VERIFIED: 2 masks (the metrics were not checked) repeated bit for bit")
@@ -427,7 +429,7 @@ def test_weights_that_do_not_load_are_no_verdict(bundle, inputs, monkeypatch, ca
 def test_other_code_is_noted(bundle, inputs, capsys):
     rewrite(bundle, code={**read_manifest(bundle).code, "sha256": "0", "commit": "abc"})
     assert verify(bundle, inputs, predict=threshold) == 0
-    assert "0.1.0 (commit abc) when the bundle was made" in capsys.readouterr().out
+    assert f"{__version__} (commit abc) when the bundle was made" in capsys.readouterr().out
 
 
 def test_bad_input_is_no_verdict(bundle, inputs, tmp_path):
