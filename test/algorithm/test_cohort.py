@@ -155,6 +155,7 @@ class TestResuming:
 
         assert segmented == (["anna"] if change == "image" else list(PATIENTS))
 
+    @pytest.mark.slow
     def test_after_sigkill(self, cohort, tree, tmp_path, checkpoint) -> None:
         """Killed after the first case; what goes on gives the table of a run that nobody disturbed."""
         assert cohort(tree, tmp_path / "undisturbed") == 0
@@ -295,6 +296,7 @@ def test_mistakes_end_before_anything_begins(cohort, tree, tmp_path, capsys, mor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 class TestSigint:
     def test_ends_after_the_running_case(self, tree, tmp_path, checkpoint, cohort) -> None:
         process = start(tree, tmp_path, checkpoint, environment={"CASES_BEFORE_WAITING": "1"})
@@ -324,6 +326,7 @@ class TestSigint:
         assert not (tmp_path / "bert_study").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_masks_of_one(cohort, tree, tmp_path, checkpoint) -> None:
     assert cohort(tree, tmp_path / "one") == 0
     command = ("predict", "--cases", tree, tmp_path / "two", "--weights", checkpoint, *QUICK)
