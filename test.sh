@@ -61,12 +61,12 @@ supply() { # known weaknesses of what the images install; its licences are pytes
 }
 
 pytest() {
-    check pytest "$PYTHON" -m pytest
+    check pytest env OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto
 }
 
 numerical() { # once more as a processor without AVX-512 and AMX computes: other kernels, other rounding
-    check 'pytest, numerical, AVX2' env ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
-        "$PYTHON" -m pytest -m numerical
+    check 'pytest, numerical, AVX2' env OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+        "$PYTHON" -m pytest --numprocesses auto -m numerical
 }
 
 container() { # the tests in real containers, unless there is no engine to run them
