@@ -182,7 +182,8 @@ def edit(mask: Mask, stroke: Stroke, earlier: Sequence[Stroke], case: Case, weig
     odds = ndimage.gaussian_filter(odds, _SMOOTHING_VOXELS) / np.maximum(share, 1e-3)
     wrong = connected(asked & ((odds > _LEAST_LOG_ODDS) | here.scribble), here.scribble)
     if stroke.tumour:
-        wrong = join(here, wrong | standing_out(here, asked), asked, odds)
+        lesion = standing_out(here, asked)
+        wrong = join(here, wrong | lesion, lesion, asked, odds)
     else:
         wrong = cut(here, wrong, odds, opposite)
     mask[box][wrong] = stroke.tumour

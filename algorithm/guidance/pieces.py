@@ -14,9 +14,6 @@ from scipy.sparse import csgraph
 from algorithm.guidance.evidence import REACH_MM, Bools, Floats, Surroundings
 from algorithm.postprocessing import CONNECTIVITY
 
-JOIN_MM = 15.0
-"""A grown piece that lies no further from the mask is joined to it."""
-
 _SPLINTER_ML = 1.0  # a cut's leftover of less is none of its own, however little was cut
 _FLANK = 0.42  # of SUVmax; published fixed thresholds for lesions in PET are 40 to 42 %
 _SURPRISE_LEAST = 0.1  # per mm of a path; else ways through what is certain would cost nothing and wander
@@ -92,32 +89,29 @@ def _core(here: Surroundings, piece: Bools, removed: Bools) -> Bools:
     return connected(suv >= border, suv == suv.max())
 
 
-def join(here: Surroundings, grown: Bools, asked: Bools, odds: Floats) -> Bools:
-    """Return what a tumour scribble grew, with a path to the mask for each piece that lies close to it.
+def join(here: Surroundings, grown: Bools, lesion: Bools, asked: Bools, odds: Floats) -> Bools:
+    """Return what a tumour scribble grew, and a path to the mask for each piece that does not touch it.
+
+    A missed part of a lesion is the usual reason for such a piece. What stands out of its surroundings is a lesion
+    of its own.
 
     Parameters
     ----------
     here : Surroundings
         Of the tumour scribble.
     grown : bool array, z, y, x
+    lesion : bool array, z, y, x
+        The part of it that stands out; a piece with such a part is not joined.
     asked : bool array, z, y, x
         Where the path may run.
     odds : float array, z, y, x
         Log odds that the voxels are wrong, so tumour; the path takes the most probable ones.
     """
     mask = ~here.wrong
-    labels, count = ndimage.label(mask | grown, CONNECTIVITY)
-    alone = np.ones(count + 1, dtype=bool)
-    alone[labels[mask]] = False
-    alone[0] = False
-    to_mask = ndimage.distance_transform_edt(here.wrong, sampling=here.spacing_zyx) if mask.any() else None
+    labels, _ = ndimage.label(mask | grown, CONNECTIVITY)
     result = grown.copy()
-    for piece in np.flatnonzero(alone):
-        own = labels == piece
-        if to_mask is None or to_mask[own].min() > JOIN_MM:
-            continue
-        near = ndimage.distance_transform_edt(~own, sampling=here.spacing_zyx) <= JOIN_MM
-        result |= path(own, mask, asked & near & (to_mask <= JOIN_MM), -odds, here.spacing_zyx)
+    for number in np.setdiff1d(labels[grown], np.append(labels[mask | lesion], 0)):
+        result |= path(labels == number, mask, asked, -odds, here.spacing_zyx)
     return result
 
 

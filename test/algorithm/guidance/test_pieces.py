@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
 from algorithm.guidance.evidence import REACH_MM, Surroundings
-from algorithm.guidance.pieces import JOIN_MM, cut, join, path
+from algorithm.guidance.pieces import cut, join, path
 from algorithm.postprocessing import lesions
 
 SHAPE = (5, 9, 40)
@@ -93,12 +93,12 @@ def test_a_line_on_the_flank_leaves_the_core(x: int, goes: bool) -> None:
     assert np.array_equal(result, whole if goes else bar(13, 16))
 
 
-def test_a_grown_piece_near_the_mask_is_joined_over_the_most_probable_voxels() -> None:
+def test_a_grown_piece_is_joined_over_the_most_probable_voxels() -> None:
     mask, grown = bar(0, 10), bar(12, 18)
     odds = np.full(SHAPE, -4.0)
     odds[2, 5] = 1.0
     here = around(bar(14, 16, 0), ~mask)
-    result = join(here, grown, here.wrong, odds)
+    result = join(here, grown, empty(), here.wrong, odds)
 
     assert count(mask | result) == 1
     added = result & ~grown
@@ -112,14 +112,14 @@ def test_no_way_leads_over_what_is_not_in_question() -> None:
     asked = here.wrong.copy()
     asked[:, :, 11] = False  # nearer to background points
 
-    assert np.array_equal(join(here, grown, asked, np.zeros(SHAPE)), grown)
+    assert np.array_equal(join(here, grown, empty(), asked, np.zeros(SHAPE)), grown)
 
 
-def test_far_pieces_stay_alone() -> None:
-    grown = bar(10 + int(JOIN_MM / SPACING_ZYX[2]) + 1, 38)
-    for mask in (bar(0, 10), empty()):
-        here = around(bar(20, 30, 0), ~mask)
-        assert np.array_equal(join(here, grown, here.wrong, np.zeros(SHAPE)), grown)
+def test_lesions_of_their_own_stay_alone() -> None:
+    mask, grown, hot = bar(0, 10), bar(12, 18), bar(14, 16)
+    for masked, lesion in ((mask, hot), (empty(), empty())):
+        here = around(bar(14, 16, 0), ~masked)
+        assert np.array_equal(join(here, grown, lesion, here.wrong, np.zeros(SHAPE)), grown)
 
 
 def test_the_way_costs_what_scikit_image_s_does(rng: np.random.Generator) -> None:
