@@ -31,7 +31,7 @@ from algorithm.errors import (
     UnreadableImageError,
     UserError,
 )
-from algorithm.files import written_whole
+from algorithm.files import is_same_file, written_whole
 from algorithm.formats.stored import AbsentError, FormatError, shown, size_text
 from algorithm.formats.volume import decode, header_of, stderr_captured, stored_in
 from algorithm.outputs import MASK, MASK_NOTE, check_free
@@ -280,19 +280,14 @@ def write_mask(
 
 def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
     """Raise OutputError if a mask cannot have this name: another suffix, or one of the files to ``protect``."""
-    if shown(path.name) != path.name:
-        raise OutputError(f"a mask's name must be short, valid UTF-8, got {shown(path.name)}; choose another")
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise OutputError(f"a mask's path must be valid UTF-8, got {shown(path)}; choose another") from None
     if not path.name.endswith(MASK_SUFFIXES):
         raise OutputError(f"a mask is written as {' or '.join(MASK_SUFFIXES)}, got {path.name}; change its suffix")
-    if any(_same_file(path, other) for other in protect):
+    if any(is_same_file(path, other) for other in protect):
         raise OutputError(f"the mask would overwrite its own input {path}; choose another folder or name")
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except (OSError, ValueError):  # one is not there, or no file has such a name
-        return False
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:

@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from algorithm.checks.contract import Checks
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# `pytest --hypothesis-profile thorough` looks at ten times as many examples as the suite does.
+settings.register_profile("thorough", max_examples=1000)
 
 
 @pytest.fixture(scope="session")

@@ -123,5 +123,9 @@ label() { # label NAME: prints the image's label
 check_image() { # check_image CONTENT: the image is fit for grand-challenge and holds this and nothing else
     check 'image: not root' is "$(docker image inspect --format '{{.Config.User}}' "$IMAGE")" 10001:10001
     check 'image: the version' is "$(label org.opencontainers.image.version)" "$(version)"
+    check 'image: no setuid files' is "$(docker run --rm --network none --user 0:0 --entrypoint find "$IMAGE" \
+        / -xdev -type f -perm /6000)" ''
+    check 'image: no compiler' is \
+        "$(docker run --rm --network none --entrypoint sh "$IMAGE" -c 'command -v gcc cc g++ clang nvcc' || true)" ''
     check "image: nothing but $1" is "$(docker run --rm --network none --entrypoint ls "$IMAGE" | xargs)" "$1"
 }

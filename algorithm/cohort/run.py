@@ -19,11 +19,12 @@ from algorithm.cases import Case
 from algorithm.cohort.record import RECORD_NAME, Record, is_done, key_of, write_record
 from algorithm.cohort.share import Share
 from algorithm.cohort.tables import COHORT_NAME, LESIONS_NAME, write_tables
-from algorithm.console import INTERRUPTED, as_user_error
+from algorithm.console import INTERRUPTED
 from algorithm.errors import UserError
 from algorithm.files import sha256_of
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
+from algorithm.refusals import as_user_error
 from algorithm.results import NAMES, Wanted, clear_results, write_results
 
 _log = logging.getLogger(__name__)

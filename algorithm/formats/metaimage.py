@@ -85,9 +85,9 @@ def _tags(content: bytes) -> tuple[dict[str, str], int]:
         line = content[at : end if end >= 0 else len(content)]
         name, mark, value = line.decode("latin-1").partition("=")
         name, value = name.strip(), value.strip()
-        if tags and not line.isascii():
-            raise FormatError(f"its header has no {_DATA}")
         if not mark or not name.isidentifier():
+            if tags and not line.isascii():
+                raise FormatError(f"its header has no {_DATA}")
             what = (
                 "is not a MetaImage's header"
                 if "NDims" not in tags

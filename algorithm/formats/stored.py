@@ -179,7 +179,7 @@ def header_text(path: Path) -> bytes:
 
 def whole_numbers(text: str, field: str, count: int | None = None) -> tuple[int, ...]:
     """Return the whole numbers of a header's field; raises FormatError for anything else, or another count."""
-    words = text.split()
+    words = text.split() if text.isprintable() else []
     if not words or not all(word.isascii() and word.lstrip("+-").isdigit() and len(word) <= 12 for word in words):
         raise FormatError(f"its header's {field} must be whole numbers, got {shown(text)!r}", "correct the header")
     return tuple(int(word) for word in _counted(words, field, count))
@@ -188,7 +188,7 @@ def whole_numbers(text: str, field: str, count: int | None = None) -> tuple[int,
 def decimals(text: str, field: str, count: int | None = None) -> tuple[float, ...]:
     """Return the finite numbers of a header's field; raises FormatError as :func:`whole_numbers`."""
     try:
-        numbers = [float(word) for word in text.split()]
+        numbers = [float(word) for word in text.split()] if text.isprintable() else [math.nan]
     except ValueError:
         numbers = [math.nan]
     if not all(math.isfinite(number) for number in numbers):

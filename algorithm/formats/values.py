@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from contextlib import closing
 from typing import IO
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from algorithm.formats.stored import FormatError, Stored, expect
 
 _BLOCK = 2**20
+_PACKED_BLOCK = 2**16  # what of it is left after a block is copied, so that it had better be short
 
 
 def read_values(stored: Stored) -> NDArray[np.generic]:
@@ -44,8 +44,7 @@ def read_values(stored: Stored) -> NDArray[np.generic]:
                     with gzip.GzipFile(fileobj=stream) as unpacked:
                         _fill(unpacked, buffer)
                 elif stored.encoding == "zlib":
-                    with closing(io.BufferedReader(_Inflated(stream), _BLOCK)) as inflated:
-                        _fill(inflated, buffer)
+                    _fill(_Inflated(stream), buffer)
                 else:
                     _fill(stream, buffer)
     except (zlib.error, gzip.BadGzipFile) as error:
@@ -68,7 +67,7 @@ class _Inflated(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail or self._stream.read(_BLOCK)
+            packed = self._inflate.unconsumed_tail or self._stream.read(_PACKED_BLOCK)
             if not packed:
                 raise EOFError("its end is missing")
             unpacked = self._inflate.decompress(packed, len(buffer))
@@ -88,7 +87,7 @@ def _skip(stream: IO[bytes] | gzip.GzipFile, count: int) -> None:
         count -= len(block)
 
 
-def _fill(stream: IO[bytes] | gzip.GzipFile | io.BufferedReader, buffer: memoryview) -> None:
+def _fill(stream: IO[bytes] | gzip.GzipFile | _Inflated, buffer: memoryview) -> None:
     """Fill a buffer from a stream that must then be at its end, where a compressed one's checksum is tested."""
     filled = 0
     while filled < len(buffer):
@@ -96,7 +95,7 @@ def _fill(stream: IO[bytes] | gzip.GzipFile | io.BufferedReader, buffer: memoryv
         if not count:
             break
         filled += count
-    expect(filled + len(stream.read(1)), len(buffer))
+    expect(filled + len(stream.read(1) or b""), len(buffer))
 
 
 def _scaled(values: NDArray[np.generic], stored: Stored) -> NDArray[np.generic]:

@@ -31,6 +31,7 @@ SUFFIXES = tuple(_READERS)
 """Of the files that are read, in small letters; capitals are read too."""
 
 _POINTER = b"version https://git-lfs"
+_NO_COSINE = 1e-30
 _FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
@@ -88,13 +89,14 @@ def decode(path: Path, stored: Stored) -> sitk.Image:
     header = header_of(path, stored)
     image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
     axes = header.GetDimension()
-    direction = header.GetDirection()
-    image.SetSpacing(header.GetSpacing()[:3])
-    image.SetOrigin(header.GetOrigin()[:3])
+    # ITK inverts the direction by an SVD, which makes NaN where a product underflows: the CT would be lost.
+    direction = [0.0 if abs(cosine) < _NO_COSINE else cosine for cosine in header.GetDirection()]
     try:
+        image.SetSpacing(header.GetSpacing()[:3])
+        image.SetOrigin(header.GetOrigin()[:3])
         image.SetDirection([direction[row * axes + column] for row in range(3) for column in range(3)])
-    except RuntimeError as error:
-        raise FormatError("the direction of its axes is singular", "correct the header") from error
+    except RuntimeError as error:  # a number that we read in another way than ITK does
+        raise FormatError(f"its geometry makes no sense ({itk_reason(error)})", "correct the header") from error
     return image
 
 

@@ -71,7 +71,7 @@ def kernel_correlation(state: Mapping[str, Tensor]) -> tuple[float, float]:
     for value in state.values():
         if value.ndim != 5:
             continue
-        kernel = value.double()
+        kernel = value.float()
         kernel = kernel - kernel.mean()
         spread = float(kernel.square().mean())
         if spread == 0:

@@ -15,7 +15,7 @@ EXTRA = Path("/output/data-centric-model.json")
 
 
 def main(fault: str) -> None:
-    """Write a mask of the wrong geometry, of other labels, or twice; or the right one into another socket."""
+    """Write a mask of the wrong geometry, of other labels, or twice."""
     ct = next(Path("/input/images/ct").glob("*.mha"))
     pet = sitk.ReadImage(str(next(Path("/input/images/pet").glob("*.mha"))))
     mask = sitk.Cast(pet > 4, sitk.sitkUInt8)
@@ -23,10 +23,9 @@ def main(fault: str) -> None:
         mask = sitk.GetImageFromArray(sitk.GetArrayFromImage(mask))  # the classic: no CopyInformation
     if fault == "labels":
         mask = mask * 255
-    folder = SOCKET.with_name("tumour") if fault == "socket" else SOCKET
-    folder.mkdir(parents=True)
+    SOCKET.mkdir(parents=True)
     for name in ("first.mha", "second.mha") if fault == "two" else (ct.name,):
-        sitk.WriteImage(mask, str(folder / name))
+        sitk.WriteImage(mask, str(SOCKET / name))
     EXTRA.write_text("false")
 
 

@@ -73,10 +73,9 @@ class FakeImage:
 
 
 def with_weights(checkpoint: Path) -> FakeImage:
-    """Return an image that holds a checkpoint where the algorithm looks for it."""
-    files = {
-        f"{HOME}/weights/{path.name}": File(path.read_bytes()) for path in sorted(checkpoint.parent.iterdir())
-    }
+    """Return an image that holds a checkpoint (its JSON's path) where the algorithm looks for it."""
+    pair = (checkpoint, checkpoint.with_suffix(".safetensors"))
+    files = {f"{HOME}/weights/{path.name}": File(path.read_bytes()) for path in pair}
     return FakeImage([{"usr/bin/python3": File(b"python", 0o755)}, files])
 
 

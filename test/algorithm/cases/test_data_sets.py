@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.cases import find_cases, read_study
-from algorithm.errors import MissingInputError, UsageError, UserError
+from algorithm.errors import InvalidImageError, MissingInputError, UsageError, UserError
 from test.support.trees import alter, write_tree
 
 LIMB = ("STS_002", "STS_008", "STS_019")
@@ -188,3 +188,19 @@ def test_a_folder_without_cases_is_explained(tmp_path, make, error, message):
     with pytest.raises(error) as caught:
         find_cases(make(tmp_path))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("file", "what"), [("SUV", "PET"), ("CTres", "CT"), ("SEG", "SEG")])
+def test_what_is_not_finite_is_no_study(tmp_path: Path, file: str, what: str) -> None:
+    """ITK's reader of NIfTI would make it 0 without a word."""
+    case = find_cases(write_tree(tmp_path, "a")).cases[0]
+
+    def with_nan(values: np.ndarray) -> np.ndarray:
+        values = values.astype(np.float32)
+        values[12, 18, 20] = np.nan
+        return values
+
+    alter(tmp_path / f"a/study/{file}.nii.gz", with_nan)
+
+    with pytest.raises(InvalidImageError, match=f"the {what} must be finite, got values from nan"):
+        read_study(case)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,22 @@ def test_offsets_of_every_real_patient(real_data: Path) -> None:
             np.testing.assert_array_equal(values(corrected) + wrong_by, values(clipped), err_msg=str(folder))
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["STS_002", "STS_008"])
+def test_ct_converted_from_dicom_passes(name: str, real_data: Path, tmp_path: Path) -> None:
+    """On its own finer grid, as GDCM stacks the slices."""
+    with tarfile.open(real_data / "dicom" / "sts" / f"{name}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    slices = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / name / "CT" / "image"))
+    ct = tmp_path / "ct.mha"
+    sitk.WriteImage(sitk.ReadImage(slices), str(ct), useCompression=True)
+
+    pair = read_pet_ct(ct, real_data / "sts" / name / "pet-ct" / "SUV.nii.gz")
+
+    assert pair.ct_resampled
+    assert pair.findings.notes == ()
+
+
 def _variants(ct: sitk.Image, pet: sitk.Image) -> Iterator[tuple[str, sitk.Image, sitk.Image]]:
     rng = np.random.default_rng(1)
     hu, suv = values(ct), values(pet)
@@ -200,14 +217,14 @@ def _smaller(image: sitk.Image, factor: float) -> sitk.Image:
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("tracer", ["fdg", "psma"])
-@pytest.mark.parametrize("seed", [0, 2**31 - 1, 2**32 + 7])
+@pytest.mark.parametrize("seed", [0, 2**32 + 7])
 def test_synthetic_whole_bodies_and_their_parts_pass(
     tracer: str, seed: int, real_data: Path, tmp_path: Path
 ) -> None:
     """Synthetic; the whole, the head alone, the thighs alone, the chest alone, and a child of a third the size."""
     from synthesis.__main__ import main
 
-    options = ("--anatomy", real_data / "anatomy", "--out", tmp_path, "--count", 2, "--seed", seed)
+    options = ("--anatomy", real_data / "anatomy", "--out", tmp_path, "--count", 1, "--seed", seed)
     assert main([str(each) for each in (*options, "--tracer", tracer, "--quiet")]) == 0
 
     for folder in sorted(path.parent for path in tmp_path.rglob("SUV.nii.gz")):
