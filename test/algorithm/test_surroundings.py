@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,13 +78,15 @@ def test_files_that_may_not_grow_are_a_sentence(world: World) -> None:
     assert world.left() == set()
 
 
-_AS_NOBODY = (  # the effective user stays: the interpreter need not be for everybody
-    f"import os, runpy, sys; os.setresuid({NOBODY_KNOWS}, 0, 0); assert os.getuid() == {NOBODY_KNOWS}; "
-    "sys.argv[:] = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+_AS_NOBODY = (  # who may look into folders all the same: the interpreter need not be for everybody
+    *("setpriv", f"--reuid={NOBODY_KNOWS}", f"--regid={NOBODY_KNOWS}", "--clear-groups"),
+    *("--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"),
 )
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root with setpriv can become somebody else"
+)
 @pytest.mark.parametrize(
     ("program", "words"),
     [("algorithm", []), ("training", ["fit"]), ("evaluation", ["pictures"]), ("evaluation", ["verify"])],
@@ -96,7 +99,7 @@ def test_a_user_that_nobody_knows(program: str, words: list[str]) -> None:
         for path in (world.top, *world.top.rglob("*")):
             path.chmod(0o777)
         done = subprocess.run(
-            [sys.executable, "-c", _AS_NOBODY, program, *(words or world.run())],
+            [*_AS_NOBODY, sys.executable, "-m", program, *(words or world.run())],
             cwd=ROOT,
             env=without("HOME", "USER", "LOGNAME", "MPLCONFIGDIR", HOME="/"),
             capture_output=True,
@@ -132,6 +135,14 @@ class TestSettling:
         assert home.parent == tmp_path
         assert home.stat().st_mode & 0o777 == 0o700
         assert Path(os.environ["MPLCONFIGDIR"]).parent == home
+
+    def test_does_not_take_somebody_elses_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(surroundings.tempfile, "gettempdir", lambda: str(tmp_path))
+        (tmp_path / f"h2aseg-{os.getuid()}").symlink_to(tmp_path)
+        surroundings.settle_in()
+        home = Path(os.environ["HOME"])
+        assert home.parent == tmp_path
+        assert home.name != f"h2aseg-{os.getuid()}"
 
     def test_leaves_what_is_set(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("USER", "me")
