@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from algorithm.__main__ import main
+from algorithm.lesions import MeasuredLesion, Totals
 from test.conftest import ROOT
 from test.support.checkpoints import PUBLISHED, random_network, released_state, write_checkpoint
 from test.support.phantom import TRUTH
@@ -100,6 +102,14 @@ def test_clinic(
         text = (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
         (printed,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
         assert printed in out
+
+
+def test_clinic_explains_all_that_the_report_measures() -> None:
+    document = (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
+    table = document.partition("What `report.json` says")[2].partition("Results of an earlier run")[0]
+    named = set(re.findall(r"`(\w+)`", table)) - {"totals"}
+    fields = {each.name for kind in (MeasuredLesion, Totals) for each in dataclasses.fields(kind)}
+    assert named == fields
 
 
 def test_clinic_messages_are_real() -> None:

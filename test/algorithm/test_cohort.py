@@ -223,6 +223,18 @@ class TestBadCases:
 
         assert rows(tmp_path / "cohort.csv")[2]["notes"].startswith("ZeroDivisionError: nothing. This is a bug")
 
+    def test_somebody_elses_files_stay(self, cohort, tree, tmp_path, capsys) -> None:
+        """In a case's folder they fail that case, in the place of a table they end the run before it begins."""
+        (tmp_path / "bert_study").mkdir()
+        (tmp_path / "bert_study" / "report.json").write_text("{}")
+        assert cohort(tree, tmp_path) == 4
+        assert [row["status"] for row in rows(tmp_path / "cohort.csv")] == ["done", "failed", "done"]
+        assert (tmp_path / "bert_study" / "report.json").read_text() == "{}"
+
+        (tmp_path / "lesions.csv").write_text("mine")
+        assert cohort(tree, tmp_path) == 2
+        assert (tmp_path / "lesions.csv").read_text() == "mine"
+
 
 class TestDicomTree:
     def test_every_study_is_a_case(self, cohort, tmp_path) -> None:
