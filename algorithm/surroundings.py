@@ -54,7 +54,7 @@ def _is_home(folder: str) -> bool:
 
 
 def _place_for_caches() -> Path | None:
-    """Return this user's folder among the temporary ones; one for this process where somebody else has its name."""
+    """Return this user's folder among the temporary ones; one for this process where the name is taken."""
     try:
         folder = Path(tempfile.gettempdir()) / f"h2aseg-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)

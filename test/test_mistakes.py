@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import algorithm.__main__
+from algorithm import server
+from algorithm.commands import jobs
+from algorithm.commands.common import segmenter_of
 from algorithm.files import claimed
 from algorithm.job import Segmenter
+from algorithm.options import add_serve
+from algorithm.parser import Parser
 from test.support import mistakes_of_algorithm, mistakes_of_evaluation, mistakes_of_making
 from test.support.mistake import MASK, PROGRAMS, Mistake
 from test.support.world import World, build_world
@@ -116,3 +122,24 @@ def test_a_bug_becomes_an_empty_mask_where_that_is_wanted(world: World, monkeypa
     assert "because this case failed: ZeroDivisionError: by zero" in out
     assert '"error": "ZeroDivisionError: by zero"' in (world / "r.json").read_text()
     assert world.left() == {MASK, "data-centric-model.json"}
+
+
+def test_a_server_answers_each_call_for_itself(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A case done, the next one broken: nothing of the first is left; then an empty mask is wanted."""
+    parser = Parser()
+    add_serve(parser)
+    words = world.run()[1:]
+
+    def answer(*more: str) -> int:
+        args = parser.parse_args([*words, *more])
+        call = server._Call(time.monotonic())
+        return server._done(lambda called: jobs.do_job(args, lambda: segmenter_of(args), called), call).status
+
+    assert answer() == 201
+    assert world.left() == {MASK, "data-centric-model.json"}
+    os.environ["GRAND_CHALLENGE_COMPONENT_MAX_MEMORY_MB"] = "100"
+    assert answer() == 422
+    assert world.left() == set()
+    assert answer("--on-error", "empty-mask") == 201
+    assert world.left() == {MASK, "data-centric-model.json"}
+    assert "no tumour was looked for" in capsys.readouterr().out

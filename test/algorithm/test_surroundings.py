@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from algorithm import surroundings
+from algorithm.__main__ import main
 from algorithm.errors import ResourceError
+from algorithm.images import read_mask
 from algorithm.inference import memory
 from test.conftest import ROOT
 from test.support.mistake import MASK
@@ -170,3 +172,38 @@ def test_the_limit_of_address_space_is_looked_at(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2**20, 2**20))
     with pytest.raises(ResourceError, match="may use 1 MiB of address space"):
         surroundings.check_address_space()
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, as small as the test asks."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", str(disk)]
+    if os.getuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can be mounted by root alone")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("small_disk", "whole"),
+    [
+        ("size=4k", set()),
+        ("size=64m,nr_inodes=3", set()),
+        ("size=64m,nr_inodes=5", {MASK}),
+        ("size=64m,nr_inodes=6", {MASK, "data-centric-model.json"}),
+    ],
+    indirect=["small_disk"],
+)
+def test_a_full_disk_or_inode_table(small_disk: Path, whole: set[str], world: World, capfd) -> None:
+    out = small_disk / "o"
+    assert main(world.run("--output", out, "--report", out / "r.json")) == 2
+    error = capfd.readouterr().err
+    assert "No space left on device" in error or "free some space" in error
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert found == whole
+    for name in found & {MASK}:
+        read_mask(out / name)
