@@ -19,18 +19,21 @@ COMMANDS = {
         "algorithm.options:add_run",
         "algorithm.commands.jobs:run",
         f"{PROGRAM} run --input test/input --output output",
+        prints_result=False,
     ),
     "serve": Command(
         "Segment a job whenever grand-challenge's invoke API asks",
         "algorithm.options:add_serve",
         "algorithm.commands.jobs:serve",
         f"{PROGRAM} serve --input input --output output",
+        prints_result=False,
     ),
     "predict": Command(
         "Segment a study (a DICOM folder, or a CT and a PET file) or a whole cohort",
         "algorithm.options:add_predict",
         "algorithm.commands.predict:predict",
         f"{PROGRAM} predict STUDY_FOLDER result",
+        prints_result=False,
     ),
     "suv": Command(
         "Convert the PET of a DICOM folder to SUV and say how it was reckoned",

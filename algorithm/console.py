@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
 import logging
 import os
@@ -21,9 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from algorithm.errors import InstallationError, OutputError, ResourceError, UsageError, UserError
+from algorithm.errors import InstallationError, OutputError, UsageError, UserError
 from algorithm.files import discard_unfinished
-from algorithm.parser import Parser
+from algorithm.parser import PREFIX, Parser
+from algorithm.refusals import as_user_error, reason_of
+from algorithm.streams import lasting_streams
+from algorithm.surroundings import check_address_space, settle_in
 
 PACKAGES = ("algorithm", "synthesis", "training", "evaluation", "benchmark")
 
@@ -32,9 +34,8 @@ INTERRUPTED = 130  # as shells count a process that SIGINT ended
 PIPE_CLOSED = 141  # likewise for SIGPIPE
 TERMINATED = 143  # and SIGTERM
 
+_LONGEST = 2000  # characters of a sentence
 _GRACE_S = 3.0  # from SIGTERM to the end at any price; grand-challenge sends SIGKILL after 5 s
-
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "this user's share of the disk is full"}
 
 
 class Terminated(BaseException):
@@ -57,6 +58,11 @@ class Command:
         A command line that somebody could type, from the program's name on.
     needs : str
         The requirements file that has what the command imports.
+    prints_result : bool
+        What it prints is its result, so that a stdout that cannot be written is a failure. Else files are: they
+        are written whatever becomes of stdout.
+    bug : int
+        Exit code of a bug; 1 unless that means something else for the command.
     """
 
     purpose: str
@@ -64,6 +70,8 @@ class Command:
     run: str
     example: str
     needs: str = "requirements.txt"
+    prints_result: bool = True
+    bug: int = BUG
 
 
 def main(
@@ -91,6 +99,7 @@ def main(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with _endings() as ending, _sigterm_raised():
+        _check_words(words)
         name, rest = _chosen(words, default)
         if name is None:
             print(_overview(program, description, commands, default))
@@ -99,7 +108,7 @@ def main(
                 f"the command must be one of {', '.join(commands)}, got {name!r}; see `{program} --help`"
             )
         else:
-            ending.code = _run(program, name, commands[name], rest)
+            _run(program, name, commands[name], rest, ending)
     return ending.code
 
 
@@ -107,11 +116,15 @@ def run_alone(program: str, command: Command, arguments: Sequence[str] | None = 
     """Run a program that has one command, which the user does not name; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with _endings() as ending, _sigterm_raised():
-        ending.code = _run(program, "", command, words)
+        _check_words(words)
+        _run(program, "", command, words, ending)
     return ending.code
 
 
-def _run(program: str, name: str, command: Command, words: Sequence[str]) -> int:
+def _run(program: str, name: str, command: Command, words: Sequence[str], ending: _Ending) -> None:
+    ending.bug, ending.prints_result = command.bug, command.prints_result
+    settle_in()
+    check_address_space()
     parser = Parser(
         prog=f"{program} {name}".rstrip(),
         description=f"{command.purpose}.",
@@ -121,7 +134,18 @@ def _run(program: str, name: str, command: Command, words: Sequence[str]) -> int
     _add_verbosity(parser)
     options = parser.parse_with_environment(words)
     set_up_logging(quiet=options.quiet, verbose=options.verbose)
-    return int(_imported(command.run, command)(options))
+    ending.code = int(_imported(command.run, command)(options))
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise UsageError for words that no library could take as a file's name."""
+    given = {f"{name}=": value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    for what, word in [*(("", word) for word in words), *given.items()]:
+        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+            shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:200]
+            raise UsageError(
+                f"the argument {what}{shown} is not valid UTF-8 text; rename the file, or give another path to it"
+            )
 
 
 def platform_invokes() -> bool:
@@ -154,6 +178,8 @@ def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
 @dataclass
 class _Ending:
     code: int = 0
+    bug: int = BUG
+    prints_result: bool = True
 
 
 class _endings:  # noqa: N801  (a context manager that is used like a function)
@@ -161,14 +187,22 @@ class _endings:  # noqa: N801  (a context manager that is used like a function)
 
     def __enter__(self) -> _Ending:
         self.ending = _Ending()
+        self.stack = contextlib.ExitStack()
+        self.stdout = self.stack.enter_context(lasting_streams())
         return self.ending
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, SystemExit):  # --help and --version
-            self.ending.code = int(error.code or 0)
-        elif error is not None:
-            self.ending.code = _told(error)
-        _flush_stdout()
+        with self.stack:
+            if isinstance(error, SystemExit):  # --help and --version
+                self.ending.code = int(error.code or 0)
+            elif error is not None:
+                self.ending.code = _told(error, self.ending.bug)
+            self.stdout.flush()
+            failure = self.stdout.failure
+            if failure is not None and self.ending.prints_result and self.ending.code == 0:
+                self.ending.code = PIPE_CLOSED if isinstance(failure, BrokenPipeError) else OutputError.exit_code
+                if self.ending.code != PIPE_CLOSED:
+                    _say(f"cannot write to standard output: {reason_of(failure)}; the files asked for are written")
         return True
 
 
@@ -203,7 +237,7 @@ def _end_at_any_price() -> NoReturn:
     os._exit(TERMINATED)
 
 
-def _told(error: BaseException) -> int:
+def _told(error: BaseException, bug: int) -> int:
     """Say on stderr what ended the command, in one sentence; return the exit code."""
     if isinstance(error, BrokenPipeError):
         return PIPE_CLOSED
@@ -217,51 +251,25 @@ def _told(error: BaseException) -> int:
     if known is not None:
         _say(str(known))
         return known.exit_code
-    with _whatever_becomes_of_the_stream():
-        traceback.print_exception(error)
+    traceback.print_exception(error)
     _say(
         f"{type(error).__name__}: {error or 'no further words'}. This is a bug of this software; please report it "
         "with the lines above and the command that you gave"
     )
-    return BUG
-
-
-def as_user_error(error: BaseException) -> UserError | None:
-    """Return the sentence for what the system refused, or None if it is a bug."""
-    if isinstance(error, PermissionError):
-        return OutputError(f"permission denied for {error.filename or error}; give this user access to it")
-    if isinstance(error, OSError) and error.errno in _FULL:
-        named = f" while writing {error.filename}" if error.filename else ""
-        return OutputError(f"{_FULL[error.errno]}{named}; make room and run the command again")
-    if isinstance(error, MemoryError):
-        return ResourceError("this process may use no more memory; give it more, or take a smaller case")
-    return None
-
-
-def _whatever_becomes_of_the_stream() -> contextlib.suppress:
-    """Go on where a stream is closed or full: what is printed is worth less than the work that it tells of."""
-    return contextlib.suppress(OSError, ValueError, AttributeError)
+    return bug
 
 
 def _say(sentence: str) -> None:
-    with _whatever_becomes_of_the_stream():
-        print(f"Error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
-
-
-def _flush_stdout() -> None:
-    """Flush stdout; where nobody reads it any more, see to it that the interpreter's own flush stays silent."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (as long as the process)
+    line = " ".join(sentence.split())
+    print(f"Error: {line if len(line) <= _LONGEST else line[:_LONGEST] + '...'}", file=sys.stderr, flush=True)
 
 
 class _StdoutHandler(logging.Handler):
-    """Writes to whatever ``sys.stdout`` is now; a log that nobody can read must not end the work."""
+    """Writes to whatever ``sys.stdout`` is now."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        with _whatever_becomes_of_the_stream():
+        """Print one record; a log that nobody can read must not end the work."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             print(self.format(record), flush=True)
 
 

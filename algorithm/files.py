@@ -1,15 +1,21 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, one writer at a time, and without leaving anything half written."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from algorithm.errors import OutputError
+
+_PREFIX = ".partial-"
+_LONGEST_TAIL = 40  # characters of the target's name in the temporary one; names end at 255 bytes
 
 _unfinished: set[Path] = set()
 
@@ -21,12 +27,11 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def written_whole(path: Path, *, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
+def written_whole(path: Path, *, instead_of: Sequence[Path] = (), staging: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends well and is removed when it does not.
 
-    The temporary file lies in the parent of the target's folder where that is the same file system, so that the
-    target's folder never holds more than the finished file: grand-challenge takes exactly one image per output
-    folder. It keeps the target's suffix, by which image writers choose their format.
+    The temporary file keeps the target's suffix, by which image writers choose their format. Those that killed
+    processes left in its folder are removed first.
 
     Parameters
     ----------
@@ -35,25 +40,31 @@ def written_whole(path: Path, *, instead_of: Sequence[Path] = ()) -> Iterator[Pa
     instead_of : sequence of Path
         Files in the same folder that give way to the new one. At any moment at least one whole file is there, and
         never one more than there was: the new one comes under the first's name and is then renamed.
+    staging : Path, optional
+        Where the temporary file lies, if that is the same file system; the target's folder by default. Sockets
+        need it: grand-challenge takes exactly one file from a folder of images.
 
     Raises
     ------
     OutputError
-        The folder or file cannot be written.
+        The folder or file cannot be written, or what has this name is no regular file.
     """
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = _staging_folder(folder) / f".partial-{uuid.uuid4().hex[:12]}-{path.name}"
+        require_regular(path)
+        place = folder if staging is None or not _can_stage(staging, folder) else staging
+        sweep(place)
+        temporary = place / f"{_PREFIX}{uuid.uuid4().hex[:12]}-{path.name[-_LONGEST_TAIL:]}"
         try:
             _unfinished.add(temporary)
-            temporary.touch()  # so that the system's own reason is known: image writers swallow it
-            yield temporary
-            finished = temporary
-            for old in instead_of:
-                finished.replace(old)
-                finished = old
-            finished.replace(path)
+            with _held(temporary):
+                yield temporary
+                finished = temporary
+                for old in instead_of:
+                    finished.replace(old)
+                    finished = old
+                finished.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
             _unfinished.discard(temporary)
@@ -70,19 +81,116 @@ def discard_unfinished() -> None:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; those being written are locked."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.startswith(_PREFIX):
+                with suppress(OSError), path.open("rb") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder of results for one run, so that a second one is refused instead of mixing its files in.
+
+    The folder is made if need be, and removed again where the block fails and leaves it empty. The lock is the
+    kernel's, on the folder itself: it leaves no file and ends with the process. File systems without locks are
+    taken as they are.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made or read, or another run holds it.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose a folder that can be written to"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"another run is writing to {folder} at this moment; wait for its end, or choose another folder"
+            ) from None
+        except OSError:
+            pass
+        sweep(folder)
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def require_regular(path: Path) -> None:
+    """Raise OutputError if what has this name is anything but a regular file: it must not be replaced.
+
+    A link is refused too: replacing it would leave the file that it stands for as it is, and take the link.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another name") from error
+    if not stat.S_ISREG(mode):
+        found = next((name for is_kind, name in _IRREGULAR if is_kind(mode)), "no regular file")
+        raise OutputError(f"{path} is {found} and is left as it is; choose the name of a file")
+
+
+_IRREGULAR = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
 def check_writable(path: Path) -> None:
     """Raise OutputError if a file could not be written there; nothing is made, so that it can be asked early."""
+    require_regular(path)
     folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another name") from error
+    if not usable:
         raise OutputError(
             f"cannot write {path}: {folder} is not a folder that this user may write to; choose another"
         )
 
 
-def _staging_folder(folder: Path) -> Path:
-    """Return the parent of ``folder`` if a file there can be renamed into ``folder``, else ``folder`` itself."""
-    parent = folder.resolve().parent
-    usable = os.access(parent, os.W_OK | os.X_OK) and parent.stat().st_dev == folder.stat().st_dev
-    return parent if usable else folder
+@contextmanager
+def _held(temporary: Path) -> Iterator[None]:
+    """Make a temporary file and keep it locked, so that no other process takes it for a killed one's.
+
+    It is made here so that the system's own reason is known where it cannot be: image writers swallow it.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            temporary.touch()
+            stream = stack.enter_context(temporary.open("r+b"))
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            if os.fstat(stream.fileno()).st_nlink:
+                break  # else another process swept it away before it was locked
+        yield
+
+
+def _can_stage(staging: Path, folder: Path) -> bool:
+    """Tell whether a file in ``staging`` could be written and renamed into ``folder``."""
+    return os.access(staging, os.W_OK | os.X_OK) and staging.stat().st_dev == folder.stat().st_dev

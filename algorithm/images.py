@@ -34,6 +34,7 @@ from algorithm.errors import (
 from algorithm.files import written_whole
 from algorithm.formats.stored import AbsentError, FormatError, shown, size_text
 from algorithm.formats.volume import decode, header_of, stderr_captured, stored_in
+from algorithm.outputs import MASK, MASK_NOTE, check_free
 
 AIR_HU = -1024.0
 """CT number outside the CT's field of view, as in AutoPET's resampled CTs."""
@@ -177,7 +178,7 @@ def read_header(path: Path) -> sitk.ImageFileReader | None:
 
 
 def is_mask_like(path: Path, grid: sitk.ImageFileReader | None) -> bool:
-    """Tell by the header whether a file could be a mask of this software: an 8-bit volume in .mha.
+    """Tell by the header whether a file is a mask of this software on a grid: an 8-bit volume in .mha.
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ def is_mask_like(path: Path, grid: sitk.ImageFileReader | None) -> bool:
     grid : SimpleITK.ImageFileReader or None
         Header of the image whose grid the mask must have; None: any grid will do.
     """
-    if not path.is_file() or path.suffix != ".mha":
+    if path.suffix != ".mha" or not MASK.is_earlier(path):
         return False
     header = read_header(path)
     if header is None or header.GetPixelID() != sitk.sitkUInt8 or header.GetNumberOfComponents() != 1:
@@ -226,6 +227,7 @@ def write_mask(
     *,
     protect: Sequence[Path] = (),
     instead_of: Sequence[Path] = (),
+    staging: Path | None = None,
 ) -> None:
     """Write a mask with exactly the geometry of another image, compressed and whole.
 
@@ -238,16 +240,18 @@ def write_mask(
     like : SimpleITK.Image
         The PET, whose spacing, origin and direction the mask gets.
     path : Path
-        .mha or .nii.gz; the folder is made if need be, an existing file replaced.
+        .mha or .nii.gz; the folder is made if need be, an earlier mask of this software replaced.
     protect : sequence of Path
         Files that must not be overwritten: the case's own images.
     instead_of : sequence of Path
         Masks in the same folder that this one replaces, once it is whole.
+    staging : Path, optional
+        As :func:`algorithm.files.written_whole` takes it.
 
     Raises
     ------
     OutputError
-        The path is one of ``protect``, has another suffix, or cannot be written.
+        The path is one of ``protect``, has another suffix, cannot be written, or something else lies there.
     """
     if mask.shape != like.GetSize()[::-1] or mask.dtype != np.uint8 or (mask.size and mask.max() > 1):
         raise ValueError(
@@ -255,9 +259,11 @@ def write_mask(
             f"got {mask.dtype} of shape {mask.shape}"
         )
     check_mask_path(path, protect=protect)
+    check_free(path, MASK)
     image = sitk.GetImageFromArray(mask)
     image.CopyInformation(like)
-    with written_whole(path, instead_of=instead_of) as temporary:
+    image.SetMetaData("ITK_FileNotes", MASK_NOTE)
+    with written_whole(path, instead_of=instead_of, staging=staging) as temporary:
         try:
             with stderr_captured([]):
                 sitk.WriteImage(image, str(temporary), useCompression=True)

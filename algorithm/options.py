@@ -36,6 +36,14 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Where the interactive editions keep a case between its calls, if the folder exists.",
     )
+    parser.add_argument(
+        "--on-error",
+        choices=("fail", "empty-mask"),
+        default="fail",
+        metavar="WHAT",
+        help="What becomes of a case that cannot be segmented: fail, or empty-mask: write a mask without tumour, "
+        "say so, and succeed. Images that cannot be read, weights and devices fail all the same.",
+    )
     _add_inference(parser)
 
 

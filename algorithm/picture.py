@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.errors import OutputError
-from algorithm.files import written_whole
 from algorithm.lettering import draw_line, draw_text, text_width
+from algorithm.outputs import PICTURE, mark_png, written_as
 
 BLACK_SUV = 10.0
 """SUV that is drawn black; 0 is white."""
@@ -123,9 +123,10 @@ def write_picture(path: Path, pet: sitk.Image, mask: NDArray[np.uint8]) -> None:
         The file cannot be written.
     """
     image = sitk.GetImageFromArray(draw(pet, mask).pixels, isVector=True)
-    with written_whole(path) as temporary:
+    with written_as(path, PICTURE) as temporary:
         try:
             sitk.WriteImage(image, str(temporary))
+            mark_png(temporary)
         except RuntimeError as error:
             raise OutputError(f"cannot write the picture {path}; name it .png, in a folder with space") from error
 

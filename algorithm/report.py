@@ -21,6 +21,7 @@ from algorithm.files import written_whole
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
 from algorithm.lesions import Burden, MeasuredLesion, Totals
+from algorithm.outputs import RUN_REPORT, Kind, written_as
 from algorithm.reading import DicomSource, ReadCase
 
 
@@ -93,6 +94,8 @@ class RunReport:
     suv : dict or None
         How the SUVs were reckoned, the attributes of :class:`algorithm.dicom.reckoning.Reckoning`; None where the
         PET came in SUV.
+    error : str or None
+        Why the case failed and its mask is empty (``--on-error empty-mask``); None for every other.
     """
 
     software_version: str
@@ -118,6 +121,7 @@ class RunReport:
     ct_cover: float | None = None
     series: dict[str, SeriesUsed] | None = None
     suv: dict[str, object] | None = None
+    error: str | None = None
 
 
 @dataclass
@@ -190,10 +194,16 @@ def peak_host_memory_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB on Linux
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole; raises OutputError if it cannot be written."""
+def write_json(path: Path, value: Any, kind: Kind | None = None) -> None:
+    """Write a JSON file whole.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, or what lies there is no earlier file of its kind (if that is named).
+    """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    with written_whole(path) as temporary:
+    with written_as(path, kind) if kind else written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -205,4 +215,4 @@ def write_report(path: Path, report: RunReport) -> None:
     OutputError
         The file cannot be written.
     """
-    write_json(path, dataclasses.asdict(report))
+    write_json(path, dataclasses.asdict(report), RUN_REPORT)

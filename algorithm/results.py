@@ -17,9 +17,21 @@ from algorithm import __version__
 from algorithm.clinic.page import PageInput, write_page
 from algorithm.dicom.segmentation import highdicom_module, write_segmentation
 from algorithm.dicom.study import Patient
-from algorithm.errors import OutputError, UsageError
+from algorithm.errors import UsageError
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
+from algorithm.outputs import (
+    CASE_RECORD,
+    MASK,
+    PAGE,
+    PICTURE,
+    RUN_REPORT,
+    SEGMENTATION,
+    Kind,
+    check_all_free,
+    is_one_of,
+    remove_earlier,
+)
 from algorithm.picture import write_picture
 from algorithm.report import RunReport, write_report
 
@@ -28,7 +40,16 @@ SEGMENTATION_NAME = "tumour.seg.dcm"
 PICTURE_NAME = "picture.png"
 PAGE_NAME = "report.html"
 REPORT_NAME = "report.json"
-NAMES = (MASK_NAME, SEGMENTATION_NAME, PICTURE_NAME, PAGE_NAME, REPORT_NAME)
+_KINDS = {
+    MASK_NAME: MASK,
+    SEGMENTATION_NAME: SEGMENTATION,
+    PICTURE_NAME: PICTURE,
+    PAGE_NAME: PAGE,
+    REPORT_NAME: RUN_REPORT,
+}
+NAMES = tuple(_KINDS)
+
+_JSON = Kind("a run report", lambda path: RUN_REPORT.knows(path) or CASE_RECORD.knows(path))
 
 _PATIENT = (
     ("Patient", "name"),
@@ -91,24 +112,30 @@ class Wanted:
         return dataclasses.replace(self, segmentation=segmentation, page=page)
 
 
-def clear_results(folder: Path, inputs: Sequence[Path], extra: Sequence[Path] = ()) -> None:
-    """Remove what an earlier run left in a folder, and under the names of ``extra``.
+def remove_results(folder: Path, inputs: Sequence[Path], extra: Sequence[Path] = ()) -> None:
+    """Remove what an earlier run left in a folder, and under the names of ``extra``; what is not ours stays.
 
     Raises
     ------
     OutputError
-        A result has an input's name, or a file cannot be removed.
+        A file cannot be removed.
     """
+    places = {folder / name: kind for name, kind in _KINDS.items()}
+    places |= {path: PICTURE if path.suffix.lower() == ".png" else _JSON for path in extra}
+    remove_earlier({path: kind for path, kind in places.items() if not is_one_of(path, inputs)})
+
+
+def clear_results(folder: Path, inputs: Sequence[Path], extra: Sequence[Path] = ()) -> None:
+    """Remove what an earlier run left, as :func:`remove_results` does, and make sure that nothing else is there.
+
+    Raises
+    ------
+    OutputError
+        A result has an input's name, something else has a result's name, or a file cannot be removed.
+    """
+    remove_results(folder, inputs, extra)
     check_mask_path(folder / MASK_NAME, protect=inputs)
-    for path in (*(folder / name for name in NAMES), *extra):
-        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
-            raise OutputError(f"the result {path} would overwrite an input; choose another folder")
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot remove the earlier result {path}: {error.strerror or error}; choose another folder"
-            ) from error
+    check_all_free({folder / name: kind for name, kind in _KINDS.items()}, inputs)
 
 
 def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Path]:

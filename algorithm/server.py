@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from algorithm.console import Terminated, as_user_error
+from algorithm.console import Terminated
 from algorithm.errors import InstallationError, UsageError, UserError
+from algorithm.refusals import as_user_error
 
 PORT = 4743
 """Where grand-challenge asks."""
@@ -94,7 +95,8 @@ def _done(job: Job, call: _Call) -> _Answer:
     except Exception as error:
         known = error if isinstance(error, UserError) else as_user_error(error)
         if known is None:
-            traceback.print_exception(error)
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exception(error)
             known = InstallationError(f"{type(error).__name__}: {error}. This is a bug of this software")
         sentence = " ".join(str(known).split())
         with contextlib.suppress(OSError, ValueError):

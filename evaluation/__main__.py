@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from algorithm import console
 from algorithm.console import Command
@@ -13,12 +14,13 @@ DESCRIPTION = (
 )
 
 
-def _command(module: str, purpose: str, example: str, *, needs: str = "requirements.txt") -> Command:
+def _command(module: str, purpose: str, example: str, *, needs: str = "requirements.txt", **more: Any) -> Command:
     path = f"evaluation.{module}"
-    return Command(purpose, f"{path}:add_arguments", f"{path}:main", f"{PROGRAM} {example}", needs)
+    return Command(purpose, f"{path}:add_arguments", f"{path}:main", f"{PROGRAM} {example}", needs, **more)
 
 
 _TRAIN = "requirements-train.txt"  # which has matplotlib
+_BUG_IN_VERIFY = 70  # EX_SOFTWARE of sysexits.h: 1 is a verdict
 
 COMMANDS = {
     "score": _command(
@@ -45,12 +47,14 @@ COMMANDS = {
         "container",
         "Score a phase as a grand-challenge evaluation container, once",
         "container --input input --truth ground_truth --output output --edition V",
+        prints_result=False,
     ),
     "serve": Command(
         "Score a phase whenever grand-challenge's invoke API asks",
         "evaluation.container:add_serve_arguments",
         "evaluation.container:serve_evaluation",
         f"{PROGRAM} serve --edition V",
+        prints_result=False,
     ),
     "interact": _command(
         "interactive.interact",
@@ -82,6 +86,7 @@ COMMANDS = {
         "handover.verify",
         "Repeat a hand-over bundle's inference and give a verdict",
         "verify bundle --input test",
+        bug=_BUG_IN_VERIFY,
     ),
 }
 

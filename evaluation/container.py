@@ -24,6 +24,7 @@ from algorithm.jsonfile import JSON, read_json
 from algorithm.server import PORT, Job, serve
 from algorithm.socket_values import SocketValue, check_inside, read_socket_values
 from algorithm.sockets import Edition
+from evaluation.outputs import METRICS, make_way
 from evaluation.scoring.crosscheck import cross_check
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.metrics import SURFACE_TOLERANCE_MM
@@ -41,6 +42,7 @@ from evaluation.scoring.score import (
 INPUT_FOLDER = Path("/input")
 OUTPUT_FOLDER = Path("/output")
 TRUTH_FOLDER = Path("/opt/ml/input/data/ground_truth")
+METRICS_FILE = "metrics.json"
 CASES_FILE = "cases.csv"
 MASK_SLUGS = ("automated-petct-lesion-segmentation", "tumor-lesion-segmentation")
 SUCCEEDED = "Succeeded"
@@ -132,6 +134,7 @@ def evaluate(folder: Path, truth: Path, output: Path, edition: str, tolerance_mm
     UserError
         The list of jobs, the truth or a mask is not what it should be; nothing is written then.
     """
+    make_way([(output / METRICS_FILE, METRICS)])
     jobs = read_jobs(folder)
     pairs = find_pairs(jobs, truth)
     results = score_with_table(pairs, RULES[edition], tolerance_mm=tolerance_mm)
@@ -143,7 +146,7 @@ def evaluate(folder: Path, truth: Path, output: Path, edition: str, tolerance_mm
     print(summary_text(content))
     for line in _job_lines(content["jobs"]):
         print(line)
-    write_text(output / "metrics.json", to_json(content))
+    write_text(output / METRICS_FILE, to_json(content), METRICS)
 
 
 def read_jobs(folder: Path) -> list[AlgorithmJob]:

@@ -14,6 +14,7 @@ COMMAND = Command(
     "synthesis.command:add_arguments",
     "synthesis.command:main",
     f"{PROGRAM} --anatomy organ_maps --out bodies --count 12 --seed 1",
+    prints_result=False,
 )
 
 

@@ -13,7 +13,12 @@ DESCRIPTION = "Trains H2ASeg on any tree of studies and measures what it learned
 
 def _command(module: str, options: str, purpose: str, example: str) -> Command:
     return Command(
-        purpose, f"training.options:{options}", f"training.{module}:main", example, "requirements-train.txt"
+        purpose,
+        f"training.options:{options}",
+        f"training.{module}:main",
+        example,
+        "requirements-train.txt",
+        prints_result=module == "resampling",
     )
 
 

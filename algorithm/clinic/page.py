@@ -14,8 +14,8 @@ from algorithm.clinic.numbers import Number, place_numbers
 from algorithm.clinic.pictures import CT_WINDOW_HU, TOP_SUV, Picture, Upright, fused_slice, projections
 from algorithm.clinic.volumes import volumes_for_viewer
 from algorithm.errors import InstallationError
-from algorithm.files import written_whole
 from algorithm.lesions import Burden, MeasuredLesion
+from algorithm.outputs import PAGE, written_as
 
 _FOLDER = Path(__file__).parent
 _NIIVUE = _FOLDER / "vendor" / "niivue-0.69.0.umd.js"
@@ -154,7 +154,7 @@ def write_page(path: Path, page: PageInput, *, viewer: bool = True, anonymous: b
         library = _library()
         room = max(_MOST_BYTES - len(html) - len(library), _LEAST_ROOM)
         html = template.render(**parts, volumes=volumes_for_viewer(case, page.ct, room), niivue=library)
-    with written_whole(path) as temporary:
+    with written_as(path, PAGE) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 

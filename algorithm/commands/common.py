@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from algorithm.errors import UsageError
-from algorithm.files import check_writable
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.inference.precision import PRECISIONS
 from algorithm.job import InferenceSettings, Result, Segmenter
+from algorithm.outputs import MASK, PICTURE, RUN_REPORT, check_free
 from algorithm.weights import Checkpoint, find_checkpoints, load_checkpoint
 
 _log = logging.getLogger(__name__)
@@ -43,10 +43,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def check_results(report: Path | None, picture: Path | None, mask: Path, inputs: Sequence[Path]) -> None:
-    """Raise where a result could not be written, or would overwrite an input image or another result."""
-    for result in (mask, report, picture):
-        if result is not None:
-            check_writable(result)
+    """Raise where a result could not be written, or would overwrite anything but an earlier one of its kind."""
     taken = {mask.resolve()}
     for option, path in (("--report", report), ("--picture", picture)):
         if path is None:
@@ -56,6 +53,9 @@ def check_results(report: Path | None, picture: Path | None, mask: Path, inputs:
         if path.resolve() in taken:
             raise UsageError(f"{option} {path} is the name of another result; choose another name")
         taken.add(path.resolve())
+    for result, kind in ((mask, MASK), (report, RUN_REPORT), (picture, PICTURE)):
+        if result is not None:
+            check_free(result, kind)
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture must be named .png, got {picture}")
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from algorithm import server
 from algorithm.callcache import CallCache
 from algorithm.commands.common import check_options, check_results, segmenter_of, settings_of, tell, tell_tumour
+from algorithm.empty import empty_result
+from algorithm.errors import MissingInputError, UnreadableImageError, UsageError
+from algorithm.files import claimed
 from algorithm.images import write_mask
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
-from algorithm.job import Segmenter
+from algorithm.job import Result, Segmenter
+from algorithm.outputs import MASK, PICTURE, RUN_REPORT, SOCKET_VALUE, Kind, remove_earlier
 from algorithm.picture import write_picture
 from algorithm.report import write_json, write_report
-from algorithm.sockets import Edition, find_job
+from algorithm.sockets import DATA_CENTRIC_FILE, Edition, Job, find_job
 
 _log = logging.getLogger(__name__)
 
@@ -24,13 +30,15 @@ _CONTAINER_START_S = 20.0  # of the edition's limit: what passes before this pro
 
 def run(args: argparse.Namespace) -> int:
     """Do one grand-challenge job: ``/input`` to ``/output``."""
-    check_options(args)
     do_job(args, lambda: segmenter_of(args), process_start())
     return 0
 
 
 def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started: float) -> None:
     """Do the job that lies in the input folder now.
+
+    What an earlier job left does not outlive this one's failure. An interactive edition's masks, which are of the
+    same case, stay until the new one takes their place; all else goes before the work.
 
     Parameters
     ----------
@@ -41,31 +49,18 @@ def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started
     started : float
         Moment from which the time limit counts, on the clock of ``time.monotonic``.
     """
-    edition = Edition.named(args.edition) if args.edition else None
-    job = find_job(args.input, args.output, edition)
-    _log.info("AutoPET %s: CT %s, PET %s", job.edition.value, job.ct, job.pet)
-    check_results(args.report, args.picture, job.mask, (job.ct, job.pet))
-    limit = job.edition.time_limit_s - _CONTAINER_START_S if args.time_limit is None else args.time_limit
-    result = segmenter().segment(
-        job.ct,
-        job.pet,
-        settings_of(args, limit),
-        edition=job.edition.value,
-        started=started,
-        progress=Progress(bar=True),
-        scribbles=job.scribbles,
-        cache=CallCache(args.cache) if job.edition.interactive else None,
-    )
-    write_mask(result.mask, result.pair.pet, job.mask, protect=(job.ct, job.pet), instead_of=job.earlier)
-    for path, value in job.extras.items():
-        write_json(path, value)
-    if args.picture is not None:
-        write_picture(args.picture, result.pair.pet, result.mask)
-        tell(f"picture: {args.picture}")
-    if args.report is not None:
-        write_report(args.report, result.report)
-        tell(f"report: {args.report}")
+    with claimed(args.output), _nothing_stale(_results_of(args)):
+        check_options(args)
+        job = find_job(args.input, args.output, Edition.named(args.edition) if args.edition else None)
+        _log.info("AutoPET %s: CT %s, PET %s", job.edition.value, job.ct, job.pet)
+        check_results(args.report, args.picture, job.mask, (job.ct, job.pet))
+        _check_sockets(args, job)
+        remove_earlier({path: kind for path, kind in _results_of(args).items() if path not in job.earlier})
+        result = _segmented(args, job, segmenter(), started)
+        _write(args, job, result)
     tell(f"mask: {job.mask}")
+    for note in [result.report.notes[0]] if result.report.error else []:
+        tell(note)
     tell_tumour(result)
 
 
@@ -79,3 +74,91 @@ def serve(args: argparse.Namespace) -> int:
         return lambda called: do_job(args, lambda: segmenter, called)
 
     return server.serve(load, args.host, args.port)
+
+
+def _segmented(args: argparse.Namespace, job: Job, segmenter: Segmenter, started: float) -> Result:
+    """Segment the job's case; where that fails and ``--on-error empty-mask`` is given, return an empty mask."""
+    limit = job.edition.time_limit_s - _CONTAINER_START_S if args.time_limit is None else args.time_limit
+    settings = settings_of(args, limit)
+    try:
+        return segmenter.segment(
+            job.ct,
+            job.pet,
+            settings,
+            edition=job.edition.value,
+            started=started,
+            progress=Progress(bar=True),
+            scribbles=job.scribbles,
+            cache=CallCache(args.cache) if job.edition.interactive else None,
+        )
+    except (MissingInputError, UnreadableImageError):
+        raise
+    except Exception as error:
+        if args.on_error == "fail":
+            raise
+        return empty_result(job.ct, job.pet, segmenter, error, edition=job.edition.value)
+
+
+def _write(args: argparse.Namespace, job: Job, result: Result) -> None:
+    """Write all results of a job, the mask first."""
+    write_mask(
+        result.mask,
+        result.pair.pet,
+        job.mask,
+        protect=(job.ct, job.pet),
+        instead_of=job.earlier,
+        staging=args.output,
+    )
+    for path, value in job.extras.items():
+        write_json(path, value, SOCKET_VALUE)
+    if args.picture is not None:
+        write_picture(args.picture, result.pair.pet, result.mask)
+    if args.report is not None:
+        write_report(args.report, result.report)
+    for what, written in (("picture", args.picture), ("report", args.report)):
+        if written is not None:
+            tell(f"{what}: {written}")
+
+
+def _results_of(args: argparse.Namespace) -> dict[Path, Kind]:
+    """Return where a job, of whatever edition, leaves its results: the places, and what is there by now."""
+    folders = {args.output / edition.mask_folder for edition in Edition}
+    places = {path: MASK for folder in sorted(folders) for path in sorted(folder.glob("*.mha"))}
+    places[args.output / DATA_CENTRIC_FILE] = SOCKET_VALUE
+    asked = ((args.report, RUN_REPORT), (args.picture, PICTURE))
+    return places | {path: kind for path, kind in asked if path is not None}
+
+
+@contextmanager
+def _nothing_stale(places: dict[Path, Kind]) -> Iterator[None]:
+    """Where the block fails, remove those results that were there before it and still are."""
+    before = {path: identity for path in places if (identity := _identity(path)) is not None}
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # what went wrong first is what counts
+            remove_earlier({path: places[path] for path, was in before.items() if _identity(path) == was})
+        raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _check_sockets(args: argparse.Namespace, job: Job) -> None:
+    """Raise UsageError for a report or picture among the inputs, or where grand-challenge looks for results."""
+    images = (args.output / "images").resolve()
+    for option, path in (("--report", args.report), ("--picture", args.picture)):
+        if path is None:
+            continue
+        place = path.resolve()
+        if place.is_relative_to(images) or place in {extra.resolve() for extra in job.extras}:
+            raise UsageError(
+                f"{option} {path} lies where the platform expects this job's results alone; choose another folder"
+            )
+        if place.is_relative_to(args.input.resolve()):
+            raise UsageError(f"{option} {path} lies in the input folder; choose another folder")

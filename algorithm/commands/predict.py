@@ -20,11 +20,19 @@ from algorithm.commands.common import (
 from algorithm.commands.suv import overrides_of
 from algorithm.dicom.reckoning import SuvOverrides
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import check_writable
+from algorithm.files import check_writable, claimed
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.reading import DicomChoice
-from algorithm.results import MASK_NAME, PICTURE_NAME, REPORT_NAME, Wanted, clear_results, write_results
+from algorithm.results import (
+    MASK_NAME,
+    PICTURE_NAME,
+    REPORT_NAME,
+    Wanted,
+    clear_results,
+    remove_results,
+    write_results,
+)
 
 _OF_ONE_CASE = (
     "report",
@@ -40,19 +48,30 @@ _OF_ONE_CASE = (
 
 def predict(args: argparse.Namespace) -> int:
     """Segment one study, or a cohort where ``--cases`` names one."""
-    check_options(args)
     if args.cases is not None:
+        check_options(args)
         return _cohort(args)
+    out = args.paths[-1]
+    # A folder that is there may hold an earlier study's results; one that is not stays unmade after a mistake.
+    if len(args.paths) not in (2, 3) or not out.is_dir():
+        _study_of(args.paths)
+    with claimed(out):
+        return _one(args)
+
+
+def _one(args: argparse.Namespace) -> int:
+    """Segment one study; from here on, the folder of results holds no earlier run's."""
+    elsewhere = [path for path in (args.report, args.picture) if path is not None]
+    remove_results(args.paths[-1], args.paths[:-1], elsewhere)
+    check_options(args)
     ct, pet, out = _study_of(args.paths)
     choice = DicomChoice(args.pet_series, args.ct_series, overrides_of(args))
     _check_choice(choice, ct, pet)
+    clear_results(out, (ct, pet))
     wanted = wanted_of(args).decided(pet)
-    elsewhere = [path for path in (wanted.report, wanted.picture) if path is not None]
     report, picture = wanted.report or out / REPORT_NAME, wanted.picture or out / PICTURE_NAME
     check_results(report, picture, out / MASK_NAME, (ct, pet))
-    segmenter = segmenter_of(args)
-    clear_results(out, (ct, pet), elsewhere)
-    result = segmenter.segment(
+    result = segmenter_of(args).segment(
         ct,
         pet,
         settings_of(args, args.time_limit),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from algorithm.description import WeightsUsed
 from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
-from algorithm.files import written_whole
+from algorithm.outputs import SEGMENTATION, written_as
 
 _TOLERANCE = 0.1  # of a voxel: geometry that went through another file format is rounded
 
@@ -114,7 +114,7 @@ def write_segmentation(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom and highdicom tell of the PET's own faults, which are not ours
         segmentation = _segmentation(hd, labels, grid, pet_files, software_version, weights, series_description)
-        with written_whole(path) as temporary:
+        with written_as(path, SEGMENTATION) as temporary:
             segmentation.save_as(temporary)
     return True
 

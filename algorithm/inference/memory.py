@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,15 @@ def reuse_freed_memory() -> bool:
 def host_limit_bytes() -> int | None:
     """Return how much memory this process may use.
 
-    The least of what grand-challenge says (``GRAND_CHALLENGE_COMPONENT_MAX_MEMORY_MB``), the control group's limit
-    and the machine's memory; None where none of them is known.
+    The least of what grand-challenge says (``GRAND_CHALLENGE_COMPONENT_MAX_MEMORY_MB``), the control group's
+    limit, what is left of the process's address space, and the machine's memory; None where none is known.
     """
-    limits = [_stated_limit(), *(_number_in(path) for path in _CGROUP_LIMITS), _machine_memory()]
+    limits = [
+        _stated_limit(),
+        *(_number_in(path) for path in _CGROUP_LIMITS),
+        _address_space(),
+        _machine_memory(),
+    ]
     known = [limit for limit in limits if limit is not None]
     return min(known, default=None)
 
@@ -97,6 +103,18 @@ def _number_in(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):  # no such file, or "max"
         return None
+
+
+def _address_space() -> int | None:
+    """Return what the process may hold if all address space that it has yet to take is memory (``ulimit -v``)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        taken, resident, *_ = map(int, Path("/proc/self/statm").read_text().split())  # pages, proc_pid_statm(5)
+    except (OSError, ValueError):
+        return limit
+    return limit - (taken - resident) * resource.getpagesize()
 
 
 def _machine_memory() -> int | None:

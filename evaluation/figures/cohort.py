@@ -17,7 +17,8 @@ import numpy as np
 
 from algorithm.cases import is_yes, named_synthetic
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import written_whole
+from algorithm.outputs import written_as
+from evaluation.outputs import COHORT_PAGE, make_way
 from evaluation.scoring.metrics import METRICS
 from evaluation.scoring.score import summarise
 
@@ -113,7 +114,7 @@ def write_page(rows: Sequence[CaseRow], title: str, path: Path) -> None:
     OutputError
         It cannot be written.
     """
-    with written_whole(path) as temporary:
+    with written_as(path, COHORT_PAGE) as temporary:
         temporary.write_text(page(rows, title), encoding="utf-8")
 
 
@@ -131,6 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
+    make_way([(args.out, COHORT_PAGE)], [args.scores, args.pictures])
     rows = read_rows(args.scores, args.pictures)
     write_page(rows, args.title, args.out)
     log.info("wrote %s with %s", args.out, _count(len(rows), "case"))

@@ -27,16 +27,17 @@ from torch import Tensor
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, named_synthetic
 from algorithm.description import Description
 from algorithm.errors import GeometryError, MissingInputError, UsageError
-from algorithm.files import written_whole
 from algorithm.images import PetCt, geometry_text, read_mask, read_pet_ct, same_geometry
 from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg
 from algorithm.network.weighting import Gains
+from algorithm.outputs import SOFTWARE, written_as
 from algorithm.preprocessing import Box, prepare, resample
 from algorithm.segmentation import prepare_case, segment_prepared
 from algorithm.weights import build_network, find_checkpoints, load_checkpoint
+from evaluation.outputs import EMPHASIS, PLOT, make_way
 from evaluation.scoring.score import csv_text, write_text
 
 GAINS = ("foreground", "background")
@@ -197,6 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, print the means, write table and plot; returns the exit code."""
+    make_way([(args.out / "emphasis.csv", EMPHASIS), (args.out / "emphasis.png", PLOT)])
     cases = _cases(args)
     device = choose_device(args.device)
     network, description = _load(args.weights)
@@ -213,9 +215,9 @@ def main(args: argparse.Namespace) -> int:
         )
     rows = to_rows(measured)
     print(_text(measured))
-    write_text(args.out / "emphasis.csv", csv_text(rows))
-    with written_whole(args.out / "emphasis.png") as temporary:
-        draw(measured).savefig(temporary, format="png", metadata={"Software": None})
+    write_text(args.out / "emphasis.csv", csv_text(rows), EMPHASIS)
+    with written_as(args.out / "emphasis.png", PLOT) as temporary:
+        draw(measured).savefig(temporary, format="png", metadata={"Software": SOFTWARE})
     print(f"wrote {args.out / 'emphasis.csv'} and {args.out / 'emphasis.png'}")
     return 0
 

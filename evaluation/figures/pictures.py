@@ -25,9 +25,10 @@ from scipy import ndimage
 
 from algorithm.cases import WHERE_CASES_LIE, Case, case_name, list_cases, masks_in
 from algorithm.errors import GeometryError, MissingInputError, UsageError
-from algorithm.files import written_whole
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from algorithm.outputs import SOFTWARE, written_as
 from algorithm.postprocessing import lesions
+from evaluation.outputs import ERROR_MAP, make_way
 
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 1, 2, 3
 """Voxel codes, from good to bad."""
@@ -187,8 +188,8 @@ def project(codes: NDArray[np.uint8], axis: int) -> NDArray[np.uint8]:
 
 def write_picture(errors: ErrorMap, title: str, path: Path) -> None:
     """Write a case's error map as PNG, whole; the same bytes for the same masks."""
-    with written_whole(path) as temporary:
-        draw(errors, title).savefig(temporary, format="png", metadata={"Software": None})
+    with written_as(path, ERROR_MAP) as temporary:
+        draw(errors, title).savefig(temporary, format="png", metadata={"Software": SOFTWARE})
 
 
 def read_errors(pet: Path, truth: Path, prediction: Path) -> ErrorMap:
@@ -302,7 +303,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the pictures; returns the exit code."""
-    for task in _tasks(args):
+    tasks = _tasks(args)
+    inputs = [path for task in tasks for path in (task.pet, task.truth, task.prediction)]
+    make_way([(args.out / f"{task.name}.png", ERROR_MAP) for task in tasks], inputs)
+    for task in tasks:
         path = args.out / f"{task.name}.png"
         write_picture(read_errors(task.pet, task.truth, task.prediction), task.title, path)
         log.info("wrote %s", path)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,10 @@ import torch
 from numpy.typing import NDArray
 
 import algorithm
-from algorithm.errors import MissingInputError, UsageError
+from algorithm.errors import MissingInputError
 from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
-from evaluation.scoring.editions import RULES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -154,50 +153,9 @@ class Manifest:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
-def read_manifest(bundle: Path) -> Manifest:
-    """Read a bundle's manifest.
-
-    Raises
-    ------
-    MissingInputError
-        There is none: no bundle, or its making was interrupted.
-    UsageError
-        It is damaged, or names files outside the bundle.
-    """
-    path = bundle / MANIFEST
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingInputError(f"{bundle} is not a hand-over bundle: cannot read {MANIFEST} ({error})") from error
-    try:
-        return _parse(json.loads(text))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UsageError(f"the manifest {path} is damaged ({reason}); ask for the bundle again") from error
-
-
-def _parse(content: dict[str, Any]) -> Manifest:
-    fields = dict(content)
-    version = fields.pop("format")
-    if version != FORMAT:
-        raise ValueError(f"format must be {FORMAT}, got {version}")
-    fields["settings"] = BundleSettings(**fields["settings"])
-    fields["weights"] = tuple(fields["weights"])
-    cases = []
-    for case in fields["cases"]:
-        files = {key: None if case[key] is None else File(**case[key]) for key in ("ct", "pet", "truth")}
-        cases.append(CaseRecord(**{**case, **files}))
-    manifest = Manifest(**{**fields, "cases": tuple(cases)})
-    if manifest.edition not in RULES:
-        raise ValueError(f"edition must be one of {', '.join(RULES)}, got {manifest.edition}")
-    inputs = [file.path for case in cases for file in (case.ct, case.pet, case.truth) if file is not None]
-    for path in (*manifest.files, *manifest.weights, *(case.mask for case in cases), *inputs):
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise ValueError(f"{path} lies outside")
-    unlisted = {*manifest.weights, *(case.mask for case in cases)} - set(manifest.files)
-    if unlisted:
-        raise ValueError(f"{min(unlisted)} has no SHA-256")
-    return manifest
+def report_of(case: CaseRecord) -> str:
+    """Return where a case's run report lies inside the bundle."""
+    return f"reports/{case.name}.json"
 
 
 def file_sha256(path: Path) -> str:

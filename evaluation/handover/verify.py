@@ -1,29 +1,26 @@
-"""Verify a hand-over bundle: check every hash, repeat the inference on the same inputs, compare the masks.
+"""Verify a hand-over bundle: check every file, repeat the inference on the same inputs, compare the masks.
 
 The last line printed is the verdict. Exit code 0: verified; 1: something differs, and each difference was named;
-2: bad input (no bundle, an input file that is not there).
+2: it cannot be judged (no bundle, a damaged manifest, an input or truth that is not there, weights that do not
+load); 70: a bug of this software, which is no verdict.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from algorithm.errors import MissingInputError, UsageError, UserError
+from algorithm.errors import InstallationError, MissingInputError, UsageError, UserError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from evaluation.handover.bundle import (
-    METRICS_JSON,
     BundleSettings,
     CaseRecord,
     Manifest,
@@ -32,11 +29,11 @@ from evaluation.handover.bundle import (
     device_class,
     file_sha256,
     predict,
-    read_manifest,
     resolve,
     voxels_sha256,
 )
-from evaluation.handover.make import score_bundle
+from evaluation.handover.manifest import read_manifest
+from evaluation.handover.recomputed import changed_metrics, changed_reports, misplaced_files
 
 VERIFIED, DIFFERS = 0, 1
 DICE_TOLERANCE = 0.995
@@ -53,6 +50,7 @@ def verify(
     *,
     device: str | None = None,
     tolerance: float = DICE_TOLERANCE,
+    masks_alone: bool = False,
     predict: Predict = predict,
 ) -> int:
     """Verify a bundle, printing each difference and, last, the verdict.
@@ -66,6 +64,8 @@ def verify(
         ``cpu`` or ``cuda``; None: as the bundle was made.
     tolerance : float
         Least Dice, where this device is of another class than the bundle's.
+    masks_alone : bool
+        Leave the metrics unchecked, for want of the truths.
     predict : callable
         The inference.
 
@@ -77,19 +77,19 @@ def verify(
     Raises
     ------
     MissingInputError
-        The bundle, or an input that it names, is not there.
+        The bundle, or an input or truth that it names, is not there.
     UserError
         The manifest is damaged, or as the inference raises.
     """
     manifest = read_manifest(bundle)
-    _require_inputs(manifest, folder)
-    differences = _changes(manifest, bundle, folder)
+    _require_inputs(manifest, folder, with_truth=not masks_alone)
+    differences = _changes(manifest, bundle, folder, metrics=not masks_alone)
     if differences:
         return _verdict(differences)
 
     settings = _settings_here(manifest.settings, device)
     here = device_class(settings.device)
-    for note in _notes(manifest, folder, here):
+    for note in _notes(manifest, here):
         print(f"note: {note}")
     repeated = [_repeat(case, manifest, bundle, folder, settings, predict) for case in manifest.cases]
     same = here == manifest.device_class
@@ -97,6 +97,7 @@ def verify(
     if differences:
         return _verdict(differences)
     count = f"{len(manifest.cases)} mask{'' if len(manifest.cases) == 1 else 's'}"
+    count += " (the metrics were not checked)" if masks_alone else ""
     if same:
         print(f"VERIFIED: {count} repeated bit for bit on {here}")
     else:
@@ -173,7 +174,8 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation verify``."""
     parser.description = (
-        "Check a hand-over bundle and repeat its inference. Exit code 0: verified, 1: differs, 2: bad input."
+        "Check a hand-over bundle and repeat its inference. Exit code 0: verified, 1: differs, 2: cannot be "
+        "judged, 70: a bug of this software."
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Folder that `handover --out` made.")
     parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="Folder with the same inputs.")
@@ -187,13 +189,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DICE",
         help="Least Dice where the device is of another class than the bundle's.",
     )
+    parser.add_argument(
+        "--masks-alone", action="store_true", help="Leave the metrics unchecked, where the truths are not at hand."
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Verify; returns the exit code."""
     if not 0 <= args.tolerance <= 1:
         raise UsageError(f"--tolerance must be a Dice between 0 and 1, got {args.tolerance:g}")
-    return verify(args.bundle, args.input, device=args.device, tolerance=args.tolerance)
+    try:
+        return verify(
+            args.bundle,
+            args.input,
+            device=args.device,
+            tolerance=args.tolerance,
+            masks_alone=args.masks_alone,
+        )
+    except InstallationError as error:  # of the bundle's weights, or of this machine: either way no verdict
+        raise UsageError(f"the bundle cannot be judged here: {error}") from error
 
 
 def _verdict(differences: list[str]) -> int:
@@ -209,18 +223,26 @@ def _inputs(case: CaseRecord) -> dict[str, tuple[str, str]]:
     return {what: (file.path, file.sha256) for what, file in files.items() if file is not None}
 
 
-def _require_inputs(manifest: Manifest, folder: Path) -> None:
+def _require_inputs(manifest: Manifest, folder: Path, *, with_truth: bool) -> None:
     for case in manifest.cases:
         for what, (path, _) in _inputs(case).items():
-            if what != "truth" and not (folder / path).is_file():
-                raise MissingInputError(f"the {what} of case {case.name} is not at {folder / path}; put it there")
+            if (what != "truth" or with_truth) and not (folder / path).is_file():
+                instead = ", or give --masks-alone" if what == "truth" else ""
+                raise MissingInputError(
+                    f"the {what} of case {case.name} is not at {folder / path}; put it there{instead}"
+                )
 
 
-def _changes(manifest: Manifest, bundle: Path, folder: Path) -> list[str]:
+def _changes(manifest: Manifest, bundle: Path, folder: Path, *, metrics: bool) -> list[str]:
     """Say what was changed since the bundle was made."""
-    differences = [*_changed_files(manifest, bundle), *_changed_inputs(manifest, folder)]
+    differences = [
+        *misplaced_files(manifest, bundle),
+        *_changed_files(manifest, bundle),
+        *_changed_inputs(manifest, folder),
+    ]
     if not differences:  # masks can be read and scored only if they are what was handed over
-        differences = [*_changed_voxels(manifest, bundle), *_changed_metrics(manifest, bundle, folder)]
+        differences = [*_changed_voxels(manifest, bundle), *changed_reports(manifest, bundle, folder)]
+        differences += changed_metrics(manifest, bundle, folder) if metrics else []
     return differences
 
 
@@ -229,6 +251,8 @@ def _changed_files(manifest: Manifest, bundle: Path) -> Iterator[str]:
         kind = _KINDS.get(Path(path).parts[0], "file")
         if not (bundle / path).is_file():
             yield f"the {kind} {path} is missing from the bundle"
+        elif (bundle / path).stat().st_size == 0:
+            yield f"the {kind} {path} is empty"
         elif (found := file_sha256(bundle / path)) != expected:
             yield f"the {kind} {path} was changed: its sha256 is {found}, the manifest says {expected}"
 
@@ -251,33 +275,7 @@ def _changed_voxels(manifest: Manifest, bundle: Path) -> Iterator[str]:
             yield f"the voxels of mask {case.mask} were changed: their sha256 is {found}, was {case.voxels_sha256}"
 
 
-def _changed_metrics(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[str]:
-    if not _can_score(manifest, folder):
-        return
-    scored = score_bundle(bundle, folder, manifest.cases, manifest.edition)
-    given = json.loads((bundle / METRICS_JSON).read_text(encoding="utf-8"))
-    if scored is None or not _close(given, json.loads(scored[0])):
-        yield f"{METRICS_JSON} is not what the masks score by the rules of edition {manifest.edition}"
-
-
-def _can_score(manifest: Manifest, folder: Path) -> bool:
-    """Tell whether the bundle has metrics and the receiver all the truth that they need."""
-    truths = [case.truth for case in manifest.cases if case.truth is not None]
-    return METRICS_JSON in manifest.files and all((folder / truth.path).is_file() for truth in truths)
-
-
-def _close(first: Any, second: Any) -> bool:
-    """Compare JSON contents, numbers up to the rounding of sums on another processor."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_close(first[key], second[key]) for key in first)
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(_close, first, second))
-    if isinstance(first, float) and isinstance(second, float):
-        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(first == second)
-
-
-def _notes(manifest: Manifest, folder: Path, here: str) -> Iterator[str]:
+def _notes(manifest: Manifest, here: str) -> Iterator[str]:
     code = code_version()
     if code["sha256"] != manifest.code["sha256"]:
         yield (
@@ -286,5 +284,3 @@ def _notes(manifest: Manifest, folder: Path, here: str) -> Iterator[str]:
         )
     if here != manifest.device_class:
         yield f"masks are compared by Dice: they were made on {manifest.device_class}, this is {here}"
-    if not _can_score(manifest, folder):
-        yield "the metrics are not checked: the bundle has none, or the truth is not among the inputs"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import check_writable, written_whole
+from algorithm.outputs import SOFTWARE, written_as
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.interactive.loop import KIND_CHOICES, MIXED, STEPS, Played, Segment, kinds_of, play
 from evaluation.interactive.network import InProcess
 from evaluation.interactive.results import draw, table, to_content, to_rows
+from evaluation.outputs import LOOP_CSV, LOOP_JSON, PLOT, make_way
 from evaluation.scoring.score import csv_text, to_json, write_text
 
 JSON_NAME, CSV_NAME, PLOT_NAME = "interact.json", "interact.csv", "interact.png"
@@ -49,8 +50,8 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--steps must be at least 2, got {steps}; the first prediction has no scribbles yet")
     if args.seed < 0:
         raise UsageError(f"--seed must not be negative, got {args.seed}")
-    for name in (JSON_NAME, CSV_NAME, PLOT_NAME):
-        check_writable(args.out / name)
+    kinds = {JSON_NAME: LOOP_JSON, CSV_NAME: LOOP_CSV, PLOT_NAME: PLOT}
+    make_way([(args.out / name, kind) for name, kind in kinds.items()], [args.cases])
     cases = _with_truth(args.cases)
     checkpoints = [load_checkpoint(path) for path in find_checkpoints(args.weights)]
     player = InProcess(checkpoints, device=args.device, flips=args.flips, cache=args.cache)
@@ -64,10 +65,10 @@ def main(args: argparse.Namespace) -> int:
         weights=[each.description.sha256 for each in checkpoints],
         flips=args.flips,
     )
-    write_text(args.out / JSON_NAME, to_json(content))
-    write_text(args.out / CSV_NAME, csv_text(to_rows(played)))
-    with written_whole(args.out / PLOT_NAME) as temporary:
-        draw(played, args.edition).savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    write_text(args.out / JSON_NAME, to_json(content), LOOP_JSON)
+    write_text(args.out / CSV_NAME, csv_text(to_rows(played)), LOOP_CSV)
+    with written_as(args.out / PLOT_NAME, PLOT) as temporary:
+        draw(played, args.edition).savefig(temporary, format="png", dpi=120, metadata={"Software": SOFTWARE})
     print(f"wrote {JSON_NAME}, {CSV_NAME} and {PLOT_NAME} to {args.out}")
     return 0
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from algorithm.errors import UsageError
+from evaluation import outputs
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import METRICS
 from evaluation.scoring.pairs import find_pairs
@@ -114,7 +115,12 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--reference must be one of {', '.join(folders)}, got {reference}")
     if args.seed < 0:
         raise UsageError(f"--seed must not be negative, got {args.seed}")
-
+    tables = (
+        (args.markdown, outputs.COMPARISON_MARKDOWN, to_markdown),
+        (args.csv, outputs.COMPARISON_CSV, to_csv),
+        (args.latex, outputs.COMPARISON_LATEX, to_latex),
+    )
+    outputs.make_way([(path, kind) for path, kind, _ in tables], [args.truth, args.cases, *folders.values()])
     scored: dict[str, list[CaseScore]] = {}
     for method, folder in folders.items():
         pairs, _ = find_pairs(args.truth, folder, args.cases)
@@ -125,9 +131,9 @@ def main(args: argparse.Namespace) -> int:
 
     lines = compare(scored, reference, args.metrics, seed=args.seed)
     print(f"\n{to_markdown(lines)}\n{caption(reference, args.edition, args.seed)}")
-    for path, render in ((args.markdown, to_markdown), (args.csv, to_csv), (args.latex, to_latex)):
+    for path, kind, render in tables:
         if path:
-            write_text(path, render(lines))
+            write_text(path, render(lines), kind)
     return 0
 
 

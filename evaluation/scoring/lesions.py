@@ -16,6 +16,7 @@ from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, masks_in
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.postprocessing import lesions
+from evaluation import outputs
 from evaluation.scoring.metrics import LESION_IOU, Mask, count_overlaps
 from evaluation.scoring.score import csv_text, summarise, to_json, write_text
 
@@ -101,6 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print both tables and write the files asked for."""
+    places = [(args.json, outputs.LESIONS_JSON), (args.csv, outputs.LESIONS_CSV)]
+    outputs.make_way(places, [args.cases, args.prediction])
     cases = [case for case in list_cases(args.cases) if case.truth is not None]
     if not cases:
         raise MissingInputError(
@@ -116,10 +119,10 @@ def main(args: argparse.Namespace) -> int:
     print(size_table(findings))
     print(f"\n{organ_table(findings)}")
     if args.json:
-        write_text(args.json, to_json(report(findings)))
+        write_text(args.json, to_json(report(findings)), outputs.LESIONS_JSON)
     if args.csv:
         rows = [[found.case, each.volume_ml, each.iou] for found in findings for each in found.lesions]
-        write_text(args.csv, csv_text([["case", "volume_ml", "iou"], *rows]))
+        write_text(args.csv, csv_text([["case", "volume_ml", "iou"], *rows]), outputs.LESIONS_CSV)
     return 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from algorithm.cases import read_table
-from algorithm.errors import OutputError, UsageError
-from algorithm.files import check_writable
+from algorithm.errors import UsageError
+from evaluation import outputs
 from evaluation.scoring import hecktor
 from evaluation.scoring.compare import parse_methods
 from evaluation.scoring.editions import DEFAULT_EDITION
@@ -57,7 +57,8 @@ def main(args: argparse.Namespace) -> int:
     if args.edition not in EDITIONS:
         raise UsageError(f"the edition must be one of {', '.join(EDITIONS)}, got {args.edition!r}")
     paths = parse_methods(args.prediction)
-    _check_outputs([path for path in (args.json, args.csv) if path], [*paths.values(), args.cases])
+    inputs = [*paths.values(), args.truth, args.cases]
+    outputs.make_way([(args.json, outputs.RANKS_JSON), (args.csv, outputs.RANKS_CSV)], inputs)
     if args.edition == HECKTOR:
         standings, extra = _rank_hecktor(paths, args.truth, args.cases)
     else:
@@ -67,9 +68,9 @@ def main(args: argparse.Namespace) -> int:
     for line in _extra_lines(extra):
         print(line)
     if args.json:
-        write_text(args.json, to_json(report(standings, args.edition, extra)))
+        write_text(args.json, to_json(report(standings, args.edition, extra)), outputs.RANKS_JSON)
     if args.csv:
-        write_text(args.csv, to_csv(standings))
+        write_text(args.csv, to_csv(standings), outputs.RANKS_CSV)
     return 0
 
 
@@ -135,18 +136,6 @@ def report(standings: Sequence[Standing], edition: str, extra: Mapping[str, Mapp
             for one in standings
         ],
     }
-
-
-def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) -> None:
-    """Raise OutputError before any work if a file cannot be written, or is one that is read."""
-    for path in outputs:
-        check_writable(path)
-        if path.exists() and (not path.is_file() or path.suffix not in (".json", ".csv")):
-            raise OutputError(
-                f"{path} is there already and is not a table that this program writes; choose another name"
-            )
-        if any(other and path.exists() and other.exists() and path.samefile(other) for other in inputs):
-            raise OutputError(f"{path} would overwrite a file that is ranked; choose another name for the output")
 
 
 def _rank_edition(

@@ -19,6 +19,8 @@ import SimpleITK as sitk
 from algorithm.errors import GeometryError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import geometry_text, read_mask, same_geometry
+from algorithm.outputs import Kind, written_as
+from evaluation import outputs
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES, Rules
 from evaluation.scoring.metrics import METRICS, SURFACE_TOLERANCE_MM, Scores, lesion_f1, measure
 from evaluation.scoring.pairs import Pair, find_pairs
@@ -70,6 +72,8 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Score, print the table and write the files asked for."""
     check_tolerance(args.tolerance)
+    inputs = (args.truth, args.prediction, args.cases)
+    outputs.make_way([(args.json, outputs.METRICS), (args.csv, outputs.SCORES)], inputs)
     pairs, unknown = find_pairs(args.truth, args.prediction, args.cases)
     results = score_with_table(pairs, RULES[args.edition], tolerance_mm=args.tolerance)
     content = report(results, pairs, args.edition)
@@ -77,9 +81,9 @@ def main(args: argparse.Namespace) -> int:
     if unknown:
         print(f"Not scored, no truth of that name: {', '.join(path.name for path in unknown)}")
     if args.json:
-        write_text(args.json, to_json(content))
+        write_text(args.json, to_json(content), outputs.METRICS)
     if args.csv:
-        write_text(args.csv, to_csv(results))
+        write_text(args.csv, to_csv(results), outputs.SCORES)
     return 0
 
 
@@ -255,15 +259,15 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, kind: Kind | None = None) -> None:
     """Write a text file whole; its folder is made if need be.
 
     Raises
     ------
     OutputError
-        It cannot be written.
+        It cannot be written, or what lies there is no earlier file of its kind (if that is named).
     """
-    with written_whole(path) as temporary:
+    with written_as(path, kind) if kind else written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -363,7 +363,7 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sitk, "WriteImage", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
-        images.write_mask(np.zeros(SIZE[::-1], np.uint8), volume(0, 1), target)
+        images.write_mask(np.zeros(SIZE[::-1], np.uint8), volume(0, 1), target, staging=tmp_path)
     assert seen == []
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["images", "slot"]
 

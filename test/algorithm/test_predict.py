@@ -171,13 +171,29 @@ class TestEarlierResults:
 
         assert names_in(tmp_path) == {"tumour.nii.gz", "picture.png", "report.json"}
 
-    def test_stay_where_nothing_could_begin(self, predict, study: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("mistake", [("--overlap", "2"), ("--require-gpu",)])
+    def test_go_where_nothing_could_begin(self, predict, study: Path, tmp_path: Path, mistake) -> None:
+        """Whoever ignores the exit code must not take them for this study's."""
         assert predict(study, tmp_path, *NO_PAGE) == 0
-        before = names_in(tmp_path)
 
-        assert predict(study, tmp_path, "--overlap", "2") == 2
+        assert predict(study, tmp_path, *mistake) in (2, 3)
 
-        assert names_in(tmp_path) == before
+        assert names_in(tmp_path) == set()
+
+    def test_go_where_the_study_is_misspelt(self, predict, study: Path, tmp_path: Path) -> None:
+        assert predict(study, tmp_path, *NO_PAGE) == 0
+
+        assert predict(study.with_name("no such study"), tmp_path) == 2
+
+        assert names_in(tmp_path) == set()
+
+    def test_somebody_elses_file_of_that_name_stays(self, predict, study: Path, tmp_path: Path, capsys) -> None:
+        (tmp_path / "tumour.nii.gz").write_bytes(b"drawn by hand")
+
+        assert predict(study, tmp_path, *NO_PAGE) == 2
+
+        assert "is there already and is not a tumour mask that this software wrote" in capsys.readouterr().err
+        assert (tmp_path / "tumour.nii.gz").read_bytes() == b"drawn by hand"
 
     def test_beside_the_study_they_do_not_disturb_it(self, predict, study: Path, tmp_path: Path) -> None:
         copy = Path(shutil.copytree(study, tmp_path / "study"))

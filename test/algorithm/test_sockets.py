@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.errors import MissingInputError, OutputError, UnsupportedEditionError, UsageError
+from algorithm.outputs import MASK_NOTE
 from algorithm.scribbles import Scribbles
 from algorithm.sockets import DATA_CENTRIC_MODEL, Edition, Job, find_job
 
@@ -273,9 +274,10 @@ def test_mask_of_an_earlier_run_may_be_replaced(folders: tuple[Path, Path]) -> N
     assert find_job(*folders).mask == folders[1] / AUTOMATED
 
 
-def write_mask_file(path: Path, spacing: float = 2.0, kind: int = sitk.sitkUInt8) -> None:
+def write_mask_file(path: Path, spacing: float = 2.0, kind: int = sitk.sitkUInt8, note: str = MASK_NOTE) -> None:
     image = sitk.Image([4, 3, 2], kind)
     image.SetSpacing([spacing] * 3)
+    image.SetMetaData("ITK_FileNotes", note)
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path), useCompression=True)
 
@@ -295,6 +297,7 @@ def test_masks_of_earlier_calls_give_way(folders: tuple[Path, Path]) -> None:
         ("other-grid.mha", {"spacing": 3.0}),
         ("sixteen-bit.mha", {"kind": sitk.sitkUInt16}),
         ("other-format.nii.gz", {}),
+        ("other-hand.mha", {"note": "drawn by hand"}),
     ],
 )
 def test_foreign_files_do_not(folders: tuple[Path, Path], name: str, options: dict[str, Any]) -> None:

@@ -267,8 +267,8 @@ MISTAKES = {
     "must be NAME=FOLDER, got 'nothing'": lambda w: ["--prediction", "nothing"],
     "--prediction names early twice": lambda w: w.good("I", "--prediction", "early=again"),
     "give --truth": lambda w: w.good("HECKTOR"),
-    "would overwrite a file that is ranked": lambda w: w.good("V", "--csv", f"{w.folder}/early.csv"),
-    "is not a table that this program writes": lambda w: w.good("V", "--csv", f"{w.folder}/empty"),
+    "would overwrite an input": lambda w: w.good("V", "--csv", f"{w.folder}/early.csv"),
+    "is a folder and is left as it is": lambda w: w.good("V", "--csv", f"{w.folder}/empty"),
     "cannot write": lambda w: w.good("IV", "--cases", f"{w.folder}/cases.csv", "--json", "/proc/no/file.json"),
 }
 
