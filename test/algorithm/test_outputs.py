@@ -86,9 +86,12 @@ def test_texts(tmp_path: Path, kind, ours: str, theirs: list[str]) -> None:
         check_free(path, kind)
     for text in theirs:
         path.write_text(text)
-        with pytest.raises(
-            OutputError, match="is there already and is not x" if kind.name == "x" else "run report"
-        ), written_as(path, kind) as temporary:
+        with (
+            pytest.raises(
+                OutputError, match="is there already and is not x" if kind.name == "x" else "run report"
+            ),
+            written_as(path, kind) as temporary,
+        ):
             temporary.write_text("new")
         assert path.read_text() == text
 
