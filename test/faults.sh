@@ -28,6 +28,11 @@ random_below() { # random_below N: a whole number in DRAWN; no subshell, so that
     DRAWN=$(((RANDOM * 32768 + RANDOM) % $1))
 }
 
+draw_moment() { # draw_moment NUMBER WHOLE: in DRAWN; half of the moments lie in the last fifth, where files are written
+    random_below "$2"
+    [ $(($1 % 4)) -lt 2 ] || DRAWN=$(($2 * 4 / 5 + DRAWN / 4))
+}
+
 milliseconds() { date +%s%3N; }
 
 wait_ms() { sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"; }
@@ -74,7 +79,7 @@ kill_exec() {
     for number in $(seq "$KILLS"); do
         output=$WORK/runs/exec-$number
         start_job "$output"
-        random_below "$whole"
+        draw_moment "$number" "$whole"
         kill_after "$DRAWN" "$number"
         end_container
         check "exec $number: SIG$SIGNAL after $DRAWN ms of $whole, no foreign file" allowed "$output" "$SIGNAL"
@@ -101,7 +106,7 @@ kill_invoke() {
         fi
         ask POST /invoke > /dev/null 2>&1 &
         asking=$!
-        random_below "$whole"
+        draw_moment "$number" "$whole"
         kill_after "$DRAWN" "$number"
         wait "$asking" || true
         end_container
