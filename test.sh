@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every check of the project. Exits with 1 if anything failed.
 #
-#   ./test.sh                 all of it: the container too where a Docker engine answers
-#   ./test.sh PART [PART...]  some of it: style, types, layers, scripts, supply, pytest, numerical, container, preflight
+#   ./test.sh                 all but the last: the container too where a Docker engine answers
+#   ./test.sh PART [PART...]  some of it: style, types, layers, scripts, supply, pytest, numerical, container; and
+#                             preflight (an image as grand-challenge would check it, ten broken ones; 5 to 15 minutes)
 #
 # The first run installs what is needed into .venv, inside this folder. The tests on real patients run where
 # H2ASEG_DATA names their folder; without it they are skipped.
@@ -61,12 +62,12 @@ supply() { # known weaknesses of what the images install; its licences are pytes
 }
 
 pytest() {
-    check pytest "$PYTHON" -m pytest
+    check pytest env OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto
 }
 
 numerical() { # once more as a processor without AVX-512 and AMX computes: other kernels, other rounding
-    check 'pytest, numerical, AVX2' env ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
-        "$PYTHON" -m pytest -m numerical
+    check 'pytest, numerical, AVX2' env OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+        "$PYTHON" -m pytest --numprocesses auto -m numerical
 }
 
 container() { # the tests in real containers, unless there is no engine to run them
@@ -88,7 +89,7 @@ preflight() { # what grand-challenge checks of an image: ours passes, broken one
 }
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(style types layers scripts supply pytest numerical container preflight)
+[ $# -gt 0 ] || parts=(style types layers scripts supply pytest numerical container)
 for part in "${parts[@]}"; do
     case "$part" in
         style | types | layers | scripts | supply | pytest | numerical | container | preflight) ;;

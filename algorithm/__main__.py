@@ -10,8 +10,8 @@ from algorithm.console import Command
 PROGRAM = "python -m algorithm"
 DESCRIPTION = """\
 Segments tumours in PET/CT. Progress goes to stdout. A mistake ends in one sentence on stderr and exit code 2
-(input) or 3 (installation). Every option can also be given in the environment, by the name that help shows; the
-command line goes first."""
+(input) or 3 (installation); a cohort with bad cases ends in exit code 4 when the others are done. Every option can
+also be given in the environment, by the name that help shows; the command line goes first."""
 
 COMMANDS = {
     "run": Command(

@@ -29,7 +29,19 @@ from algorithm.inference.execution import Execution
 log = logging.getLogger(__name__)
 
 # What a file raises that is not whole, or not ours.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _PREFIX, _SUFFIX = "h2aseg-", ".npz"
 _PLAIN = ("windows", "passes", "passes_planned", "seconds_per_pass", "stopped_because", "notes")

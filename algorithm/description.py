@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from algorithm.errors import WeightsError
+from algorithm.errors import MissingInputError, WeightsError
+from algorithm.jsonfile import read_json
 from algorithm.network.architecture import Architecture
 
 FORMAT = 1
+
+_MOST_BYTES = 2**20
+_LONGEST_SIDE = 4096  # of a patch, in voxels
+_COARSEST_MM = 100.0
 
 LABELS = {"0": "background", "1": "tumour"}
 """The classes of the network's two channels and of every mask, by the masks' values."""
@@ -132,10 +137,15 @@ class Description:
 
     def __post_init__(self) -> None:
         self.architecture.check_patch(self.patch)
+        if max(self.patch) > _LONGEST_SIDE:
+            raise ValueError(f"patch must have sides of at most {_LONGEST_SIDE} voxels, got {self.patch}")
         if self.spacing is not None and (
-            len(self.spacing) != 3 or not all(0 < step < math.inf for step in self.spacing)
+            len(self.spacing) != 3 or not all(0 < step <= _COARSEST_MM for step in self.spacing)
         ):
-            raise ValueError(f"spacing must be three positive numbers in mm (x, y, z), got {self.spacing}")
+            raise ValueError(
+                f"spacing must be three positive numbers of at most {_COARSEST_MM:g} mm (x, y, z), "
+                f"got {self.spacing}"
+            )
         if self.orientation is not None and not _names_three_axes(self.orientation):
             raise ValueError(f"orientation must name three patient axes such as LPS, got {self.orientation!r}")
         if not 0 < self.threshold < 1:
@@ -182,11 +192,9 @@ def read_description(path: Path) -> Description:
         The file is missing, is not JSON, or holds a key or value that makes no sense.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"cannot read the checkpoint description {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"the checkpoint description {path} is not JSON: {error}") from error
+        content = read_json(path, "the checkpoint description", most_bytes=_MOST_BYTES)
+    except MissingInputError as error:
+        raise WeightsError(str(error)) from error
     try:
         return parse_description(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -216,11 +224,14 @@ def parse_description(content: dict[str, Any]) -> Description:
     for modality in ("ct", "pet"):
         _refuse_unknown(modality, fields[modality], Normalisation)
         fields[modality] = Normalisation(**fields[modality])
-    fields["postprocessing"] = Postprocessing(**fields.get("postprocessing", {}))
+    postprocessing = fields.get("postprocessing") or {}
+    _refuse_unknown("postprocessing", postprocessing, Postprocessing)
+    fields["postprocessing"] = Postprocessing(**postprocessing)
     return Description(**fields)
 
 
-_NUMBER, _NUMBERS, _TEXT, _OBJECT = "a number", "a list of numbers", "a text", "an object"
+_NUMBER, _WHOLE, _TRUTH = "a number", "a whole number", "true or false"
+_NUMBERS, _WHOLES, _TEXT, _OBJECT = "a list of numbers", "a list of whole numbers", "a text", "an object"
 _NORMALISATION_KINDS = {"kind": _TEXT, **dict.fromkeys(("low", "high", "mean", "std"), _NUMBER)}
 _KINDS = {
     "name": _TEXT,
@@ -228,12 +239,19 @@ _KINDS = {
     "sha256": _TEXT,
     "threshold": _NUMBER,
     "overlap": _NUMBER,
-    "patch": _NUMBERS,
+    "patch": _WHOLES,
     "spacing": _NUMBERS,
-    "architecture": {"channels": _NUMBERS, "window": _NUMBERS, "reduction": _NUMBER, "dropout": _NUMBER},
+    "architecture": {
+        "channels": _WHOLES,
+        "window": _WHOLES,
+        "reduction": _WHOLE,
+        "mcsa": _TRUTH,
+        "tamw": _TRUTH,
+        "dropout": _NUMBER,
+    },
     "ct": _NORMALISATION_KINDS,
     "pet": _NORMALISATION_KINDS,
-    "postprocessing": {},
+    "postprocessing": dict.fromkeys(("minimum_lesion_ml", "suv_floor"), _NUMBER),
     "labels": _OBJECT,
     "provenance": _OBJECT,
 }
@@ -246,14 +264,19 @@ def _check_kinds(prefix: str, given: dict[str, Any], kinds: dict[str, Any]) -> N
         value = given.get(key)
         wanted = _OBJECT if isinstance(kind, dict) else kind
         if value is not None and not _is_of(wanted, value):
-            raise TypeError(f"{prefix}{key} must be {wanted}, got {value!r}")
+            raise TypeError(f"{prefix}{key} must be {wanted}, got {value!r:.100}")
         if isinstance(kind, dict) and value is not None:
             _check_kinds(f"{key}.", value, kind)
 
 
 def _is_of(kind: str, value: Any) -> bool:
-    if kind == _NUMBERS:
-        return isinstance(value, list) and all(_is_of(_NUMBER, each) for each in value)
+    if kind in (_NUMBERS, _WHOLES):
+        inner = _NUMBER if kind == _NUMBERS else _WHOLE
+        return isinstance(value, list) and all(_is_of(inner, each) for each in value)
+    if kind == _TRUTH:
+        return isinstance(value, bool)
+    if kind == _WHOLE:
+        return isinstance(value, int) and not isinstance(value, bool)
     if kind == _NUMBER:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, str if kind == _TEXT else dict)

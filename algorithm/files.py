@@ -174,6 +174,30 @@ def check_writable(path: Path) -> None:
         )
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; it is none where nothing can have such a name or nobody may look."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a regular file; it is none where nothing can have such a name or nobody may look."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_same_file(a: Path, b: Path) -> bool:
+    """Tell whether two paths are one file that is there."""
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def _held(temporary: Path) -> Iterator[None]:
     """Make a temporary file and keep it locked, so that no other process takes it for a killed one's.

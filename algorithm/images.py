@@ -31,7 +31,7 @@ from algorithm.errors import (
     UnreadableImageError,
     UserError,
 )
-from algorithm.files import written_whole
+from algorithm.files import is_same_file, written_whole
 from algorithm.formats.stored import AbsentError, FormatError, shown, size_text
 from algorithm.formats.volume import decode, header_of, stderr_captured, stored_in
 from algorithm.outputs import MASK, MASK_NOTE, check_free
@@ -286,15 +286,8 @@ def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
         raise OutputError(f"a mask's path must be valid UTF-8, got {shown(path)}; choose another") from None
     if not path.name.endswith(MASK_SUFFIXES):
         raise OutputError(f"a mask is written as {' or '.join(MASK_SUFFIXES)}, got {path.name}; change its suffix")
-    if any(_same_file(path, other) for other in protect):
+    if any(is_same_file(path, other) for other in protect):
         raise OutputError(f"the mask would overwrite its own input {path}; choose another folder or name")
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except (OSError, ValueError):  # one is not there, or no file has such a name
-        return False
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:

@@ -133,7 +133,9 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="Write the lesions as DICOM SEG too. By default where the PET is DICOM and --anonymous is not given.",
     )
-    group.add_argument("--html", action=flag, default=None, help="Write report.html. By default yes.")
+    group.add_argument(
+        "--html", action=flag, default=None, help="Write report.html. By default unless --time-limit is given."
+    )
     group.add_argument(
         "--viewer",
         action=flag,

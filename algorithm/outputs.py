@@ -26,6 +26,7 @@ MASK_NOTE = f"{SOFTWARE} tumour mask"
 
 _HEAD = 64 * 2**10  # bytes in which a file's marks lie
 _PNG_HEADER_END = 33  # signature and IHDR
+_REPORT_BEGINS = '{\n  "software_version": "'
 _NIFTI_DESCRIP = slice(148, 228)  # nifti1.h
 
 
@@ -105,10 +106,21 @@ def remove_earlier(places: Mapping[Path, Kind]) -> None:
                 ) from error
 
 
-def json_kind(name: str, *keys: str) -> Kind:
-    """Return a kind of JSON object that has all these keys."""
+def json_kind(name: str, *keys: str, beginning: str | None = None) -> Kind:
+    """Return a kind of JSON object that has all these keys.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    *keys : str
+    beginning : str, optional
+        By which a file is known that is not whole any more.
+    """
 
     def knows(path: Path) -> bool:
+        if beginning is not None and _head(path).startswith(beginning.encode()):
+            return True
         content = read_json(path)
         return isinstance(content, dict) and content.keys() >= set(keys)
 
@@ -161,7 +173,7 @@ def _knows_mask(path: Path) -> bool:
 
 
 MASK = Kind("a tumour mask", _knows_mask)
-RUN_REPORT = json_kind("a run report", "software_version", "stopped_because", "geometry")
+RUN_REPORT = json_kind("a run report", "software_version", "stopped_because", "geometry", beginning=_REPORT_BEGINS)
 PICTURE = png_kind("a picture")
 PAGE = html_kind("a page")
 SEGMENTATION = Kind(

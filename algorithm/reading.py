@@ -13,6 +13,7 @@ from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import Series
 from algorithm.dicom.study import Patient, read_ct, read_pet, read_study
 from algorithm.errors import MissingInputError
+from algorithm.files import is_file, is_folder
 from algorithm.images import PetCt, pair_up, read_image
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -110,7 +111,7 @@ def read_case(
     for path, what in ((ct, "CT"), (pet, "PET")):
         _refuse_single_slice(path, what)
     source: DicomSource | None
-    if ct.is_dir() and pet.is_dir():
+    if is_folder(ct) and is_folder(pet):
         study = read_study(
             pet,
             ct_folder=ct,
@@ -121,12 +122,12 @@ def read_case(
         )
         source = DicomSource(study.pet_series, study.ct_series, study.patient, study.reckoning, study.notes)
         ct_image, pet_image = study.ct, study.pet
-    elif pet.is_dir():
+    elif is_folder(pet):
         ct_image = read_image(ct, "CT")
         found = read_pet(pet, series=choice.pet_series, overrides=choice.overrides, say=say)
         source = DicomSource(found.series, None, found.patient, found.reckoning, found.notes)
         pet_image = found.image
-    elif ct.is_dir():
+    elif is_folder(ct):
         pet_image = read_image(pet, "PET")
         alone = read_ct(ct, series=choice.ct_series, say=say)
         source = DicomSource(None, alone.series, alone.patient, None, alone.notes)
@@ -139,7 +140,7 @@ def read_case(
 
 def _refuse_single_slice(path: Path, what: str) -> None:
     """Refuse a DICOM file: most are one slice of a series, which would make a volume of one slice."""
-    if path.suffix.lower() in DICOM_SUFFIXES and path.is_file():
+    if path.suffix.lower() in DICOM_SUFFIXES and is_file(path):
         raise MissingInputError(
             f"the {what} {path} is one DICOM file, mostly one slice of many; give the folder that holds the series"
         )

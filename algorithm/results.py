@@ -18,6 +18,7 @@ from algorithm.clinic.page import PageInput, write_page
 from algorithm.dicom.segmentation import highdicom_module, write_segmentation
 from algorithm.dicom.study import Patient
 from algorithm.errors import UsageError
+from algorithm.files import is_folder
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
 from algorithm.outputs import (
@@ -99,12 +100,12 @@ class Wanted:
             A DICOM SEG is wanted and highdicom is missing.
         """
         segmentation, page = self.segmentation, self.page
-        if segmentation and not pet.is_dir():
+        if segmentation and not is_folder(pet):
             raise UsageError(
                 f"--dicom-seg needs the PET's DICOM files to refer to, got the file {pet}; give their folder"
             )
         if segmentation is None:
-            segmentation = pet.is_dir() and not self.anonymous
+            segmentation = is_folder(pet) and not self.anonymous
         if segmentation:
             highdicom_module()
         if page is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,14 @@ from algorithm.errors import WeightsError
 from algorithm.files import written_whole
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
+from algorithm.outputs import Kind, check_free, json_kind
+
+DESCRIPTION = json_kind("a checkpoint's description", "format", "architecture", "patch", "sha256")
+WEIGHTS = Kind(
+    "weights",
+    lambda path: not path.with_suffix(".json").exists() or DESCRIPTION.is_earlier(path.with_suffix(".json")),
+)
+"""Safetensors have no mark of who wrote them: they are ours where their description is."""
 
 MODEL_FOLDER = Path("/opt/ml/model")
 """Where grand-challenge unpacks a model tarball, read-only."""
@@ -57,7 +66,10 @@ def save_checkpoint(
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     content = safetensors.torch.save(tensors)
     described = dataclasses.replace(description, sha256=hashlib.sha256(content).hexdigest())
-    for suffix, part in ((".safetensors", content), (".json", described.to_json().encode())):
+    parts = ((".safetensors", content, WEIGHTS), (".json", described.to_json().encode(), DESCRIPTION))
+    for suffix, _, kind in parts:
+        check_free(folder / f"{name}{suffix}", kind)
+    for suffix, part, _ in parts:
         with written_whole(folder / f"{name}{suffix}") as temporary:
             temporary.write_bytes(part)
     return folder / f"{name}.json"
@@ -82,6 +94,7 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
         return [explicit.with_suffix(".json")]
     folders = [explicit] if explicit is not None else [MODEL_FOLDER, BAKED_IN_FOLDER]
     for folder in folders:
+        _require_readable(folder)
         found = [path.with_suffix(".json") for path in sorted(folder.glob("*.safetensors"))]
         if found:
             return found
@@ -93,6 +106,12 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
             )
     places = " or ".join(str(folder) for folder in folders)
     raise WeightsError(f"no weights found in {places} (looked for *.safetensors with a .json beside it)")
+
+
+def _require_readable(folder: Path) -> None:
+    """Raise WeightsError for a folder that is there and cannot be looked into, in which a search finds nothing."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise WeightsError(f"cannot look for weights in {folder}: permission denied; make it readable")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -132,6 +151,8 @@ def build_network(checkpoint: Checkpoint) -> H2ASeg:
 
 def check_kind(file: Path) -> None:
     """Raise WeightsError for what is no file of weights: tells apart what such a file may hold instead."""
+    if file.exists() and not file.is_file():
+        raise WeightsError(f"{file} is no regular file; put the weights there")
     try:
         with file.open("rb") as stream:
             head = stream.read(512)

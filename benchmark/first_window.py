@@ -18,7 +18,7 @@ from algorithm.inference.budget import seconds_since_start
 
 def run(result: Path, options: list[str]) -> None:
     """Start the product's command line and write the seconds to the end of the imports and of the first window."""
-    importlib.import_module("algorithm.commands.jobs")  # so that the imports can be told from the rest
+    importlib.import_module("algorithm.commands.predict")  # so that the imports can be told from the rest
     imported_s = seconds_since_start()
     compute = passes.Pass.compute
 

@@ -6,9 +6,11 @@ known. They are made, not measured, and everything written from here says so.
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +20,15 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from algorithm.errors import MissingInputError, UsageError
+from algorithm.errors import MissingInputError, OutputError, UsageError
+from algorithm.files import check_writable
 from algorithm.images import read_image
+from algorithm.jsonfile import read_json
 from synthesis.scan import SPACING, SyntheticBody, synthesise
 from synthesis.uptake import Tracer
+
+_FINEST_MM, _COARSEST_MM = 0.5, 50.0
+_BLOCK = 2**22
 
 
 def write_case(body: SyntheticBody, folder: Path, **notes: Any) -> None:
@@ -42,11 +49,24 @@ def write_case(body: SyntheticBody, folder: Path, **notes: Any) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     for name, image in (("CTres", body.ct), ("SUV", body.suv), ("SEG", body.seg), ("organs", body.organs)):
-        sitk.WriteImage(image, str(partial / f"{name}.nii.gz"), useCompression=True, compressionLevel=2)
+        _write_image(image, partial / f"{name}.nii.gz")
     record = {"synthetic": True, **notes, "lesions": [asdict(lesion) for lesion in body.lesions]}
     (partial / "lesions.json").write_text(json.dumps(record, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def _write_image(image: sitk.Image, path: Path) -> None:
+    """Write, and read the stream again: on a full disk SimpleITK writes half a file in silence."""
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=2)
+        with gzip.open(path) as stream:
+            while stream.read(_BLOCK):
+                pass
+    except (RuntimeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise OutputError(
+            f"{path} could not be stored completely; free some space or choose another --out"
+        ) from error
 
 
 def find_anatomies(folder: Path) -> list[Path]:
@@ -125,7 +145,8 @@ def synthesise_many(
     list of Path
         The studies' folders.
     """
-    _check(count, spacing, tumour_free)
+    _check(count, seed, spacing, tumour_free)
+    check_writable(out / "body")
     maps = find_anatomies(anatomies) if isinstance(anatomies, Path) else list(anatomies)
     order = np.random.default_rng(seed).permutation(len(maps))
     folders = []
@@ -147,25 +168,33 @@ def synthesise_many(
     return folders
 
 
-def _check(count: int, spacing: tuple[float, float, float] | None, tumour_free: float) -> None:
+def _check(count: int, seed: int, spacing: tuple[float, float, float] | None, tumour_free: float) -> None:
     """Raise UsageError for numbers that make no sense."""
     if count < 1:
         raise UsageError(f"the number of bodies must be at least 1, got {count}")
     if not 0 <= tumour_free <= 1:
         raise UsageError(f"the tumour-free share must be between 0 and 1, got {tumour_free}")
-    if spacing is not None and min(spacing) <= 0:
-        raise UsageError(f"the spacing must be positive, got {' '.join(map(str, spacing))}")
+    if spacing is not None and not all(_FINEST_MM <= step <= _COARSEST_MM for step in spacing):
+        raise UsageError(
+            f"the spacing must be {_FINEST_MM:g} to {_COARSEST_MM:g} mm, got {' '.join(map(str, spacing))}"
+        )
+    if seed < 0:
+        raise UsageError(f"the seed must not be negative, got {seed}")
 
 
 def _is_there(folder: Path, made_of: dict[str, Any]) -> bool:
     """Tell whether this very body is finished; raises UsageError if another one has its place."""
     finished = sorted(folder.parent.glob("*/lesions.json"))
     for path in finished:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path, "the record of a body")
+        if not isinstance(stored, dict):
+            raise UsageError(f"{path} is not the record of a body; choose another --out or remove it")
         # What an older version did not store is not compared.
         other = sorted(key for key, value in made_of.items() if stored.get(key, value) != value)
         if other:
             raise UsageError(
                 f"{path.parent} is a body made with another {', '.join(other)}; choose another --out or remove it"
             )
+    if not finished and folder.exists():
+        raise OutputError(f"{folder} is there already and is not a synthetic body; choose another --out")
     return bool(finished)

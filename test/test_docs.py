@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
@@ -14,10 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from algorithm.__main__ import main
+from algorithm.lesions import MeasuredLesion, Totals
 from test.conftest import ROOT
-from test.support.checkpoints import PUBLISHED, random_network, released_state
+from test.support.checkpoints import PUBLISHED, random_network, released_state, write_checkpoint
 from test.support.phantom import TRUTH
 from test.support.phase import write_phase
+from test.support.studies import write_study
 from test.support.trees import write_tree
 from test.test_scripts import Project
 
@@ -66,3 +70,57 @@ def test_submit(line: str, workspace: Path, tmp_path: Path) -> None:
     else:
         assert program == ".venv/bin/python", f"{line} is no command that this test knows"
         run_python(options, workspace)
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with synthetic studies in DICOM, and a small network that is quick."""
+    folder = tmp_path_factory.mktemp("clinic")
+    write_study(folder / "STUDY")
+    for name in ("p1", "p2"):
+        write_study(folder / "PATIENTS" / name, name)
+    write_checkpoint(folder / "weights")
+    return folder
+
+
+@pytest.mark.parametrize("line", commands("clinic.md"))
+def test_clinic(
+    line: str, clinic: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, which is quicker."""
+    if line.startswith((*_NOT_HERE, "torchrun")):  # test/algorithm/test_cohort.py runs two processes
+        return
+    settings = {"H2ASEG_WEIGHTS": "weights/tiny.json", "H2ASEG_FLIPS": "1", "H2ASEG_DEVICE": "cpu"}
+    words, remark = shlex.split(line, comments=True), line.partition(" # ")[2]
+    assert words[:3] == [".venv/bin/python", "-m", "algorithm"], f"{line} is no command that this test knows"
+    monkeypatch.chdir(clinic)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert main(words[3:]) == (2 if remark.startswith("fails here") else 0)
+    if "suv" in words:
+        out = capsys.readouterr().out
+        text = (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
+        (printed,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+        assert printed in out
+
+
+def test_clinic_explains_all_that_the_report_measures() -> None:
+    document = (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
+    table = document.partition("What `report.json` says")[2].partition("Results of an earlier run")[0]
+    named = set(re.findall(r"`(\w+)`", table)) - {"totals"}
+    fields = {each.name for kind in (MeasuredLesion, Totals) for each in dataclasses.fields(kind)}
+    assert named == fields
+
+
+def test_clinic_messages_are_real() -> None:
+    """What the table quotes stands in the code, but for what is filled in."""
+    document = (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "algorithm" / "dicom").glob("*.py"))
+    code = re.sub(r'"\s+f?"', "", code)  # sentences that go on in the next line
+    rows = [
+        row for row in document.partition("### What the messages mean")[2].splitlines() if row.startswith("| `")
+    ]
+    assert len(rows) > 15
+    for quoted in re.findall(r"`([^`]+)`", " ".join(row.split("|")[1] for row in rows)):
+        for part in re.split(r"\.\.\.|BQML, GML, CM2ML, CNTS or CPS", quoted):
+            assert part.strip(" :,") in code, quoted

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,6 +32,7 @@ from tqdm import tqdm
 from algorithm.cases import Case, Skipped, read_study, reason
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
 from algorithm.images import AIR_HU
+from algorithm.jsonfile import read_json
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 
@@ -50,7 +53,12 @@ MARGIN_MM = 20.0
 """Air kept around the patient, on each side. Two thirds of an AutoPET field of view lie beyond (measured on
 synthetic bodies)."""
 
+_LISTS = ("tumour_points", "background_points", "tumour_ct", "tumour_pet")
+
 Spacing = tuple[float, float, float]
+Number = TypeVar("Number", int, float)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -214,9 +222,16 @@ def _compute_alone() -> None:
 def _prepare(case: Case, *, folder: Path, spacing: Spacing) -> CachedCase | Skipped:
     entry = folder / _entry_name(case, spacing)
     try:
-        if not _is_ready(entry):
+        cached = _read_entry(case, entry) if _is_ready(entry) else None
+        if cached is None:
+            shutil.rmtree(entry, ignore_errors=True)  # it may be damaged
             _build_entry(case, spacing, entry)
-        return _read_entry(case, entry)
+            cached = _read_entry(case, entry)
+        if cached is None:
+            raise OutputError(f"the cache entry {entry} is damaged and cannot be made anew; remove it")
+        return cached
+    except OutputError:
+        raise
     except UserError as error:
         return Skipped(case.name, reason(error, case))
     except OSError as error:
@@ -233,17 +248,31 @@ def _entry_name(case: Case, spacing: Spacing) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', case.name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _read_entry(case: Case, entry: Path) -> CachedCase:
-    stored = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
-    return CachedCase(
-        case.name,
-        case.patient,
-        entry,
-        tuple(stored["size"]),
-        tuple(stored["spacing"]),
-        stored["tumour_ml"],
-        stored["sha256"],
-    )
+def _read_entry(case: Case, entry: Path) -> CachedCase | None:
+    """Return what is in the cache; None where it is damaged, by its record or the arrays' headers and lengths."""
+    try:
+        stored = read_json(entry / "entry.json", "the cache entry")
+        cached = CachedCase(
+            case.name,
+            case.patient,
+            entry,
+            _three(int, stored["size"]),
+            _three(float, stored["spacing"]),
+            float(stored["tumour_ml"]),
+            str(stored["sha256"]),
+        )
+        volumes = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("ct", "pet", "seg")]
+        lists = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in _LISTS]
+    except (UserError, OSError, KeyError, TypeError, ValueError, EOFError) as error:
+        log.info("the cache entry %s is damaged and made anew: %s", entry, error)
+        return None
+    whole = all(volume.shape == cached.size for volume in volumes) and all(each.ndim for each in lists)
+    return cached if whole else None
+
+
+def _three(kind: Callable[[Any], Number], values: Sequence[Any]) -> tuple[Number, Number, Number]:
+    x, y, z = values
+    return kind(x), kind(y), kind(z)
 
 
 def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +20,17 @@ import algorithm
 import evaluation
 from algorithm.cases import Case, Study, read_study
 from algorithm.description import read_description
+from algorithm.errors import MissingInputError
 from algorithm.images import write_mask
 from algorithm.inference.precision import Precision
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
+from algorithm.jsonfile import read_json
 from algorithm.weights import load_checkpoint
 from evaluation.handover.bundle import folder_sha256
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
-from evaluation.scoring.score import write_text
+from evaluation.scoring.score import to_json, write_text
 from training.baselines import BASELINES, Threshold
 from training.parallel import Processes
 
@@ -70,10 +72,8 @@ def score_fold(
         "flips": list(flips),
         "cases": [case.name for case in cases],
     }
-    if stored.is_file():
-        content = json.loads(stored.read_text(encoding="utf-8"))
-        if content["key"] == key:
-            return [Row(**{**row, "scores": Scores(**row["scores"])}) for row in content["rows"]]
+    if (finished := _finished(stored, key)) is not None:
+        return finished
     processes = processes or Processes()
     processes.wait()  # none may find the scores that another is about to write
     segmenter = Segmenter([load_checkpoint(checkpoint)], device.type, precision)
@@ -93,8 +93,27 @@ def score_fold(
         log.info("  %s: Dice %s", name, ", ".join(f"{row.method} {row.scores.dice:.3f}" for row in scored))
     if processes.is_first:
         content = {"key": key, "rows": [dataclasses.asdict(row) for row in rows]}
-        write_text(stored, json.dumps(content, indent=1))
+        write_text(stored, to_json(content))
     return rows
+
+
+def _finished(stored: Path, key: Mapping[str, object]) -> list[Row] | None:
+    """Return the scores of a finished fold; None where there are none, of other settings or damaged."""
+    if not stored.is_file():
+        return None
+    try:
+        content = read_json(stored, "the scores")
+        if content["key"] != key:
+            return None
+        rows = [Row(**{**row, "scores": _scores(row["scores"])}) for row in content["rows"]]
+    except (MissingInputError, KeyError, TypeError, AttributeError) as error:
+        log.info("scores are computed anew, because those in %s cannot be used: %s", stored, error)
+        return None
+    return rows
+
+
+def _scores(stored: dict[str, float | None]) -> Scores:
+    return Scores(**{name: math.nan if value is None else value for name, value in stored.items()})  # type: ignore[arg-type]
 
 
 def file_name(name: str) -> str:

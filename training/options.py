@@ -32,6 +32,10 @@ def _default_workers() -> int:
     return max(1, min(4, os.cpu_count() or 1, limit // (2 * _WORKER_BYTES)))
 
 
+_MOST = 1_000_000  # of anything that is counted
+_COARSEST_MM = 100.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Which cases are trained on, and where what is made of them goes."""
@@ -71,6 +75,15 @@ class NetworkOptions:
     init: Path | None = option(None, "Start from the parameters of this checkpoint (its .json).", metavar="FILE")
     overlap: float = option(0.5, "Share of neighbouring windows in common at inference.", metavar="SHARE")
 
+    def __post_init__(self) -> None:
+        if not all(0 < side <= _COARSEST_MM for side in self.spacing):
+            raise UsageError(
+                f"--spacing must be above 0, at most {_COARSEST_MM:g} mm, got {' '.join(map(str, self.spacing))}"
+            )
+        if not 0 <= self.overlap < 1:
+            raise UsageError(f"--overlap must be at least 0 and below 1, got {self.overlap:g}")
+        self.architecture.check_patch(self.patch)
+
     @property
     def architecture(self) -> Architecture:
         """The network's shape."""
@@ -105,8 +118,10 @@ class RunningOptions:
     def __post_init__(self) -> None:
         for name in ("save_every", "validate_every", "crop_threads", "workers", "threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+            if value is not None and not 1 <= value <= _MOST:
+                raise UsageError(f"--{name.replace('_', '-')} must lie between 1 and {_MOST:,}, got {value}")
+        if not self.time_budget > 0:
+            raise UsageError(f"--time-budget must be a positive number of seconds, got {self.time_budget:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +171,9 @@ class ResamplingOptions:
 
     def __post_init__(self) -> None:
         for grid in self.spacing:
-            if min(grid) <= 0:
-                raise UsageError(f"--spacing must be above 0 mm, got {' '.join(f'{step:g}' for step in grid)}")
+            if not all(0 < step <= _COARSEST_MM for step in grid):
+                got = " ".join(f"{step:g}" for step in grid)
+                raise UsageError(f"--spacing must be above 0, at most {_COARSEST_MM:g} mm, got {got}")
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

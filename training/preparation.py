@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Pro
     UserError
         A folder holds no usable case, or the shares do not fit the folders.
     """
-    if data.share is not None and (len(data.share) != len(data.cases) or min(data.share) <= 0):
+    if data.share is not None and (
+        len(data.share) != len(data.cases) or not all(0 < share < math.inf for share in data.share)
+    ):
         raise UsageError(
             f"--share takes one positive number per --cases, got {len(data.share)} for {len(data.cases)}"
         )

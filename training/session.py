@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 from algorithm.description import Description, Normalisation
+from algorithm.errors import UsageError
+from algorithm.files import check_writable
 from algorithm.inference.device import choose_device
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.weights import Checkpoint, load_checkpoint
@@ -133,7 +135,12 @@ def open_session(options: TrainingOptions) -> Iterator[Session]:
     reuse_freed_memory()
     if running.threads:
         torch.set_num_threads(running.threads)
-    device = choose_device(running.device, gpu=int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's
+    for folder in (options.data.out, options.data.cache):
+        check_writable(folder / "file")
+    rank = os.environ.get("LOCAL_RANK", "0")  # torchrun's
+    if not rank.isdecimal():
+        raise UsageError(f"LOCAL_RANK must be a whole number, as torchrun sets it, got {rank!r}")
+    device = choose_device(running.device, gpu=int(rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True  # every step has the same shapes

@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from algorithm.errors import UsageError
-from algorithm.files import written_whole
+from algorithm.errors import MissingInputError, UsageError
+from algorithm.jsonfile import read_json
+from algorithm.outputs import json_kind, written_as
+
+SPLIT = json_kind("a split", "train", "validation", "test")
 
 PAPER_SHARES = (0.6, 0.2, 0.2)
 """Training, validation and test share of the cases in sorted order (released training code)."""
@@ -134,18 +137,26 @@ def read_split(path: Path) -> Split:
         The file is missing or is not of this form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Split(**{role: tuple(map(str, names)) for role, names in content.items()})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        content = read_json(path, "the split")
+        if not isinstance(content, dict):
+            raise TypeError("it is no object")
+        return Split(**{role: _names(role, names) for role, names in content.items()})
+    except (MissingInputError, TypeError) as error:
         raise UsageError(
             f"cannot use {path} as a split ({error}); give paper, all, fold:K/N or a JSON file with the lists "
             "train, validation and test"
         ) from error
 
 
+def _names(role: str, names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{role} must be a list of names, got {names!r:.100}")
+    return tuple(names)
+
+
 def write_split(split: Split, path: Path) -> None:
     """Store a split as JSON, whole."""
-    with written_whole(path) as temporary:
+    with written_as(path, SPLIT) as temporary:
         temporary.write_text(json.dumps(asdict(split), indent=2) + "\n", encoding="utf-8")
 
 
@@ -164,9 +175,9 @@ def nnunet_folds(path: Path, patient_of: dict[str, str]) -> list[Split]:
         The file is not of this form, or separates the studies of one patient.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        folds = [(list(map(str, fold["train"])), list(map(str, fold["val"]))) for fold in content]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        content = read_json(path, "the folds")
+        folds = [(_names("train", fold["train"]), _names("val", fold["val"])) for fold in content]
+    except (MissingInputError, TypeError, KeyError) as error:
         raise UsageError(f"cannot read the folds in {path}: {error}; expected nnU-Net's form") from error
     try:
         return [

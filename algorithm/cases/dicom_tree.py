@@ -10,7 +10,7 @@ from pathlib import Path
 from algorithm.dicom.headers import read_header, text
 from algorithm.sockets import CT_FOLDER, PET_FOLDER
 
-_PET = "PT"
+_PET, _CT = "PT", "CT"
 
 
 @dataclass
@@ -35,8 +35,9 @@ class _Study:
 def find_studies(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield the folders of the studies below a folder, and whether there may be a PET in it; in sorted order.
 
-    Of each folder three files are looked at: archives export one folder per series. The sockets of a
-    grand-challenge job are left to the layout of jobs.
+    Of each folder three files are looked at: archives export one folder per series. What is neither CT nor PET
+    does not count: a DICOM SEG may lie among the results. The sockets of a grand-challenge job are left to the
+    layout of jobs.
     """
     studies: dict[str, _Study] = {}
     for place, folders, names in os.walk(folder):
@@ -63,7 +64,7 @@ def _seen(folder: Path, names: list[str]) -> list[tuple[bool, str, str]]:
             header = read_header(folder / names[at])
         except (OSError, ValueError):
             continue
-        if header is not None and text(header, "StudyInstanceUID"):
+        if header is not None and text(header, "Modality").upper() in (_PET, _CT):
             headers.append(header)
     mixed = len({text(each, "SeriesInstanceUID") for each in headers}) > 1
     return [(mixed, text(each, "Modality").upper(), text(each, "StudyInstanceUID")) for each in headers]

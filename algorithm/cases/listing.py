@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,7 @@ def list_cases(source: Path) -> list[Case]:
     if source.is_file():
         cases = cases_of_table(source)
     elif source.is_dir():
+        _require_readable(source)
         cases, skipped = _sorted_out(source, LAYOUTS, with_truth=False)
         for each in skipped:
             log.info("left out %s: %s", each.name, each.reason)
@@ -66,6 +68,7 @@ def find_cases(source: Path, layout: Layout | None = None) -> DataSet:
         skipped = [Skipped(case.name, "the list names no truth") for case in listed if case.truth is None]
         folder, found = source.parent, "csv"
     elif source.is_dir():
+        _require_readable(source)
         recognised = layout or _recognise(source)
         cases, skipped = _sorted_out(source, [recognised], with_truth=True)
         folder, found = source, recognised
@@ -80,6 +83,18 @@ def find_cases(source: Path, layout: Layout | None = None) -> DataSet:
         raise MissingInputError(f"no complete case of the {found} layout in {source}{first}")
     _require_unique(cases, source)
     return DataSet(folder, found, tuple(cases), tuple(skipped))
+
+
+def _require_readable(folder: Path) -> None:
+    """Raise MissingInputError for a folder that cannot be looked into: a search would pass it over in silence."""
+
+    def refuse(error: OSError) -> None:
+        raise MissingInputError(
+            f"cannot look into {error.filename}: {error.strerror}; make it readable"
+        ) from error
+
+    for _ in os.walk(folder, onerror=refuse):
+        pass
 
 
 def _sorted_out(folder: Path, layouts: Iterable[Layout], *, with_truth: bool) -> tuple[list[Case], list[Skipped]]:

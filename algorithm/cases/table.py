@@ -23,6 +23,8 @@ COLUMNS = (
     "synthetic",
 )
 
+_MOST_BYTES = 64 * 2**20
+
 Row = dict[str, str]
 
 
@@ -36,13 +38,24 @@ def read_rows(path: Path) -> list[Row]:
     UsageError
         It has no rows.
     """
+    if path.exists() and (not path.is_file() or path.stat().st_size > _MOST_BYTES):
+        raise MissingInputError(
+            f"cannot read the table {path}: it is no regular file of {_MOST_BYTES // 2**20} MiB at most; give CSV"
+        )
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, restkey="", restval=""))
+            reader = csv.DictReader(stream, restkey="", restval="")
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MissingInputError(f"cannot read the table {path}: {error}; give a CSV in UTF-8") from error
+    headings = list(reader.fieldnames or ())
+    twice = next((name for name in headings if headings.count(name) > 1 and name), None)
+    if twice is not None:
+        raise UsageError(f"the table {path} has the column {twice} twice; keep one")
     if not rows:
         raise UsageError(f"the table {path} has no rows; give one per case")
+    if any("\0" in str(cell) for row in rows for cell in row.values()):
+        raise MissingInputError(f"the table {path} holds null characters; give a CSV in UTF-8")
     return rows
 
 

@@ -5,6 +5,7 @@ A case has a folder of its own in the results' folder, written by :mod:`algorith
 says so and the files still have those bytes. The tables are made from the folders alone, so that it does not
 matter which process segmented what, or when.
 
-There is no reading ahead of the next case: on a CPU the network takes every core already, and a thread beside
-torch's own can cost it more than the reading takes. ``seconds`` in a case's report says what reading takes.
+The next case is not read while one computes: over 41 patients (crops, two CPU threads) reading was 0.10 s of 3.8 s
+per case, so that at most 3 % could be had, at the price of a thread beside torch's own on cores that are taken. On
+a GPU this has not been measured. ``seconds`` in a case's report says what reading takes.
 """

@@ -12,9 +12,11 @@ from pathlib import Path
 from algorithm import __version__
 from algorithm.files import sha256_of
 from algorithm.report import write_json
-from algorithm.results import MASK_NAME, REPORT_NAME
+from algorithm.results import MASK_NAME, NAMES, REPORT_NAME
 
 RECORD_NAME = "case.json"
+
+_OURS = (*NAMES, RECORD_NAME)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def key_of(images: Iterable[Path], *asked: object) -> str:
     digest = hashlib.sha256(repr((__version__, asked)).encode())
     for image in images:
         for path in sorted(image.rglob("*")) if image.is_dir() else [image]:
-            if path.is_file():
+            if path.name not in _OURS and path.is_file():  # results may lie beside a study's files
                 about = path.stat()
                 name = path.relative_to(image.parent)
                 digest.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\0".encode(errors="surrogateescape"))

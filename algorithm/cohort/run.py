@@ -9,22 +9,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from algorithm.cases import Case
-from algorithm.cohort.record import RECORD_NAME, Record, is_done, key_of, write_record
+from algorithm.cohort.record import RECORD_NAME, Record, is_done, key_of, read_record, write_record
 from algorithm.cohort.share import Share
-from algorithm.cohort.tables import COHORT_NAME, LESIONS_NAME, write_tables
-from algorithm.console import INTERRUPTED, as_user_error
+from algorithm.cohort.tables import COHORT_NAME, LESIONS_NAME, remove_tables, write_tables
+from algorithm.console import INTERRUPTED
 from algorithm.errors import UserError
-from algorithm.files import sha256_of
+from algorithm.files import claimed, sha256_of
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
-from algorithm.results import NAMES, Wanted, clear_results, write_results
+from algorithm.outputs import is_one_of
+from algorithm.refusals import as_user_error
+from algorithm.results import NAMES, Wanted, clear_results, remove_results, write_results
 
 _log = logging.getLogger(__name__)
 
@@ -90,9 +92,22 @@ def run_cohort(cohort: Cohort, segmenter: Segmenter, share: Share) -> None:
     weights = [each.sha256 for each in segmenter.descriptions]
     how = (weights, str(segmenter.predictor.execution.dtype), cohort.settings, cohort.wanted)
     keys = {case.name: key_of((case.ct, case.pet), how) for case in cohort.cases}
-    if share.is_first:
-        _tidy(cohort.out)
-    share.wait()
+    with claimed(cohort.out) if share.is_first else nullcontext():
+        if share.is_first:
+            remove_tables(cohort.out)
+        share.wait()
+        failed, interrupted = _segment_all(cohort, keys, segmenter, share)
+        share.wait()
+        if share.is_first:
+            write_tables(cohort.out, list(keys), list(keys.values()))
+        share.wait()
+    _tell_the_end(cohort, failed, interrupted=interrupted)
+
+
+def _segment_all(
+    cohort: Cohort, keys: dict[str, str], segmenter: Segmenter, share: Share
+) -> tuple[dict[str, str], bool]:
+    """Do what is left of this process's share; return why which cases failed, and whether SIGINT came."""
     own = share.own(cohort.cases)
     todo = [case for case in own if not is_done(cohort.out / case.name, keys[case.name])]
     if len(todo) < len(own):
@@ -105,19 +120,16 @@ def run_cohort(cohort: Cohort, segmenter: Segmenter, share: Share) -> None:
                 failed[case.name] = record.error
             if interrupted():
                 break
-    share.wait()
-    if share.is_first:
-        write_tables(cohort.out, list(keys), list(keys.values()))
-    share.wait()
-    _tell_the_end(cohort, failed, interrupted=interrupted())
+    return failed, interrupted()
 
 
 def _segment(case: Case, key: str, cohort: Cohort, segmenter: Segmenter) -> Record:
     """Do one case, and record what became of it; only what ends the whole run is raised."""
     folder, inputs, began = cohort.out / case.name, (case.ct, case.pet), time.monotonic()
     error, files = "", {}
-    clear_results(folder, inputs, [folder / RECORD_NAME])
     try:
+        _remove_recorded(folder, inputs)
+        clear_results(folder, inputs, [folder / RECORD_NAME])
         wanted = cohort.wanted.decided(case.pet)
         result = segmenter.segment(case.ct, case.pet, cohort.settings, progress=_QUIET, keep_ct=bool(wanted.page))
         write_results(folder, result, wanted)
@@ -125,7 +137,7 @@ def _segment(case: Case, key: str, cohort: Cohort, segmenter: Segmenter) -> Reco
         told = f"{result.report.total_volume_ml:.2f} ml in {len(result.lesions)} lesion(s)"
     except Exception as raised:
         error = told = _sentence(raised)
-        clear_results(folder, inputs)
+        remove_results(folder, inputs)
     record = Record(case.name, key, round(time.monotonic() - began, 3), error, files)
     write_record(folder, record)
     with tqdm.external_write_mode(file=sys.stdout):
@@ -141,10 +153,12 @@ def _sentence(raised: Exception) -> str:
     return " ".join(str(known).split())
 
 
-def _tidy(out: Path) -> None:
-    """Remove what an earlier run left that was killed, and tables that are not this run's."""
-    for path in (*out.glob(".partial-*"), out / COHORT_NAME, out / LESIONS_NAME):
-        path.unlink(missing_ok=True)
+def _remove_recorded(folder: Path, inputs: Sequence[Path]) -> None:
+    """Remove the results that a record names: they are ours even where they were damaged since."""
+    record = read_record(folder)
+    for name in record.files if record else ():
+        if name in NAMES and not is_one_of(folder / name, inputs):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _with_bar(cases: Sequence[Case], *, shown: bool) -> Iterator[Case]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithm.cohort.record import read_record
-from algorithm.files import written_whole
+from algorithm.outputs import Kind, check_all_free, remove_earlier, text_kind, written_as
 from algorithm.results import REPORT_NAME
 
 COHORT_NAME, LESIONS_NAME = "cohort.csv", "lesions.csv"
@@ -24,6 +24,17 @@ COHORT_COLUMNS = ("case", "status", *_TOTALS, "seconds", "notes")
 
 LESION_COLUMNS = ("case", *_LESION, "left_mm", "posterior_mm", "superior_mm")
 """The last three are the lesion's centroid in the patient's space, as DICOM counts."""
+
+
+_COHORT_TABLE = text_kind("a cohort's table", ",".join(COHORT_COLUMNS))
+_LESION_TABLE = text_kind("a table of lesions", ",".join(LESION_COLUMNS))
+
+
+def remove_tables(out: Path) -> None:
+    """Remove an earlier run's tables; raises OutputError if something else has their names."""
+    places = {out / COHORT_NAME: _COHORT_TABLE, out / LESIONS_NAME: _LESION_TABLE}
+    remove_earlier(places)
+    check_all_free(places)
 
 
 def write_tables(out: Path, cases: Sequence[str], keys: Sequence[str]) -> None:
@@ -48,8 +59,8 @@ def write_tables(out: Path, cases: Sequence[str], keys: Sequence[str]) -> None:
         row, found = _rows_of(out / case, case, key)
         rows.append(row)
         lesions.extend(found)
-    _write(out / COHORT_NAME, COHORT_COLUMNS, rows)
-    _write(out / LESIONS_NAME, LESION_COLUMNS, lesions)
+    _write(out / COHORT_NAME, _COHORT_TABLE, COHORT_COLUMNS, rows)
+    _write(out / LESIONS_NAME, _LESION_TABLE, LESION_COLUMNS, lesions)
 
 
 def _rows_of(folder: Path, case: str, key: str) -> tuple[list[Any], list[list[Any]]]:
@@ -72,8 +83,8 @@ def _cell(value: float | None) -> float | int | str:
     return "" if value is None else round(value, _DIGITS)
 
 
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+def _write(path: Path, kind: Kind, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with written_as(path, kind) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

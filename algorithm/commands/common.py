@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from algorithm.errors import UsageError
+from algorithm.files import is_same_file
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.inference.precision import PRECISIONS
@@ -48,7 +49,7 @@ def check_results(report: Path | None, picture: Path | None, mask: Path, inputs:
     for option, path in (("--report", report), ("--picture", picture)):
         if path is None:
             continue
-        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+        if any(is_same_file(path, each) for each in inputs):
             raise UsageError(f"{option} {path} would overwrite an input image; choose another name")
         if path.resolve() in taken:
             raise UsageError(f"{option} {path} is the name of another result; choose another name")

@@ -18,6 +18,7 @@ from algorithm.inference.memory import host_limit_bytes
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
+from algorithm.outputs import is_one_of
 from algorithm.released import import_released
 from algorithm.weights import build_network
 
@@ -67,6 +68,8 @@ def weights(args: argparse.Namespace) -> int:
         target = args.out / f"{args.source.stem}.json"
         if target.exists() and not args.force:
             raise OutputError(f"{target} exists already; add --force to replace it, or choose another --out")
+        if is_one_of(target, [args.description, args.source]):
+            raise OutputError(f"{target} is what the checkpoint is made from; choose another --out")
         path = import_released(args.source, read_description(args.description), args.out)
         tell(f"wrote {path} and {path.with_suffix('.safetensors').name}")
         return 0

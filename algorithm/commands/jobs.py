@@ -18,7 +18,7 @@ from algorithm.images import write_mask
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.job import Result, Segmenter
-from algorithm.outputs import MASK, PICTURE, RUN_REPORT, SOCKET_VALUE, Kind, remove_earlier
+from algorithm.outputs import MASK, PICTURE, RUN_REPORT, SOCKET_VALUE, Kind, check_free, remove_earlier
 from algorithm.picture import write_picture
 from algorithm.report import write_json, write_report
 from algorithm.sockets import DATA_CENTRIC_FILE, Edition, Job, find_job
@@ -150,7 +150,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _check_sockets(args: argparse.Namespace, job: Job) -> None:
-    """Raise UsageError for a report or picture among the inputs, or where grand-challenge looks for results."""
+    """Raise for a report or picture among the inputs or the results, and for what has a result's name."""
+    for path in job.extras:
+        check_free(path, SOCKET_VALUE)
     images = (args.output / "images").resolve()
     for option, path in (("--report", args.report), ("--picture", args.picture)):
         if path is None:

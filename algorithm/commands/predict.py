@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from algorithm.cases import list_cases
@@ -20,7 +21,7 @@ from algorithm.commands.common import (
 from algorithm.commands.suv import overrides_of
 from algorithm.dicom.reckoning import SuvOverrides
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.files import check_writable, claimed
+from algorithm.files import check_writable, claimed, is_file, is_folder
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
 from algorithm.reading import DicomChoice
@@ -68,7 +69,7 @@ def _one(args: argparse.Namespace) -> int:
     choice = DicomChoice(args.pet_series, args.ct_series, overrides_of(args))
     _check_choice(choice, ct, pet)
     clear_results(out, (ct, pet))
-    wanted = wanted_of(args).decided(pet)
+    wanted = _in_time(wanted_of(args), args.time_limit).decided(pet)
     report, picture = wanted.report or out / REPORT_NAME, wanted.picture or out / PICTURE_NAME
     check_results(report, picture, out / MASK_NAME, (ct, pet))
     result = segmenter_of(args).segment(
@@ -91,6 +92,12 @@ def wanted_of(args: argparse.Namespace) -> Wanted:
     return Wanted(args.dicom_seg, args.html, args.viewer, args.anonymous, args.report, args.picture)
 
 
+def _in_time(wanted: Wanted, time_limit_s: float | None) -> Wanted:
+    """Return the same without a page that nobody asked for where time is short: it is made after the mask."""
+    hurried = time_limit_s is not None and wanted.page is None
+    return dataclasses.replace(wanted, page=False) if hurried else wanted
+
+
 def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
     """Return CT, PET and the results' folder."""
     if len(paths) == 3:
@@ -101,12 +108,12 @@ def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
             f"{len(paths)} path(s); see `python -m algorithm predict --help`"
         )
     study, out = paths
-    if study.is_file():
+    if is_file(study):
         raise UsageError(
             f"with two paths the first must be a study's folder of DICOM files, got the file {study}; give "
             "CT, PET and a folder for the results"
         )
-    if not study.exists():
+    if not is_folder(study):
         raise MissingInputError(f"there is no study folder {study}; check the path")
     return study, study, out
 
@@ -114,11 +121,11 @@ def _study_of(paths: list[Path]) -> tuple[Path, Path, Path]:
 def _check_choice(choice: DicomChoice, ct: Path, pet: Path) -> None:
     """Raise UsageError for options that speak of DICOM where there is a file."""
     about_pet = choice.pet_series is not None or choice.overrides != SuvOverrides()
-    if about_pet and pet.is_file():
+    if about_pet and is_file(pet):
         raise UsageError(
             f"--pet-series and what a SUV is reckoned from are for DICOM, got the file {pet}; leave them out"
         )
-    if choice.ct_series is not None and ct.is_file():
+    if choice.ct_series is not None and is_file(ct):
         raise UsageError(f"--ct-series is for DICOM, got the file {ct}; leave it out")
 
 
@@ -131,7 +138,8 @@ def _cohort(args: argparse.Namespace) -> int:
             raise UsageError(f"--{option.replace('_', '-')} is for one case; leave it out with --cases")
     cases, out = list_cases(args.cases), args.paths[0]
     check_writable(out / COHORT_NAME)
-    cohort = Cohort(cases, out, settings_of(args, args.time_limit), wanted_of(args))
+    wanted = _in_time(wanted_of(args), args.time_limit)
+    cohort = Cohort(cases, out, settings_of(args, args.time_limit), wanted)
     with joined() as share:
         run_cohort(cohort, segmenter_of(args, share.device(args.device)), share)
     return 0

@@ -30,8 +30,8 @@ _READERS: dict[str, Callable[[Path], Stored]] = {
 SUFFIXES = tuple(_READERS)
 """Of the files that are read, in small letters; capitals are read too."""
 
-_NO_COSINE = 1e-30
 _POINTER = b"version https://git-lfs"
+_NO_COSINE = 1e-30
 _FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job

@@ -19,7 +19,7 @@ from algorithm.guidance.evidence import (
     look_around,
     standing_out,
 )
-from algorithm.postprocessing import CONNECTIVITY
+from algorithm.guidance.pieces import connected, cut, join
 from algorithm.scribbles import Scribbles
 
 MOST_STROKES = 40
@@ -180,11 +180,12 @@ def edit(mask: Mask, stroke: Stroke, earlier: Sequence[Stroke], case: Case, weig
     odds[asked] = log_odds(look_around(here, asked), weights.of(tumour=stroke.tumour))
     share = ndimage.gaussian_filter(asked.astype(np.float64), _SMOOTHING_VOXELS)
     odds = ndimage.gaussian_filter(odds, _SMOOTHING_VOXELS) / np.maximum(share, 1e-3)
-    wrong = _connected(asked & ((odds > _LEAST_LOG_ODDS) | here.scribble), here.scribble)
+    wrong = connected(asked & ((odds > _LEAST_LOG_ODDS) | here.scribble), here.scribble)
     if stroke.tumour:
-        wrong |= standing_out(here, asked)
+        lesion = standing_out(here, asked)
+        wrong = join(here, wrong | lesion, lesion, asked, odds)
     else:
-        wrong |= _splinters(here, wrong, opposite)
+        wrong = cut(here, wrong, odds, opposite)
     mask[box][wrong] = stroke.tumour
 
 
@@ -219,23 +220,7 @@ def in_question(here: Surroundings, opposite: Bools) -> Bools:
     asked = here.wrong & (here.distance_mm <= REACH_MM)
     if opposite.any():
         asked &= here.distance_mm < ndimage.distance_transform_edt(~opposite, sampling=here.spacing_zyx)
-    return _connected(asked, here.scribble)
-
-
-def _splinters(here: Surroundings, removed: Bools, tumour_points: Bools) -> Bools:
-    """Return what a cut leaves over of the pieces that it cuts: small parts wholly within reach of the stroke.
-
-    They would count as lesions of their own. The largest part stays, and so does one that is larger than what was
-    cut off or holds a tumour point.
-    """
-    labels, count = ndimage.label(_connected(here.wrong, removed) & ~removed, CONNECTIVITY)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    loose = (sizes > 0) & (sizes < min(np.count_nonzero(removed), sizes.max()))
-    loose[labels[(here.distance_mm > REACH_MM) | tumour_points]] = False
-    loose[0] = False
-    splinters: Bools = loose[labels]
-    return splinters
+    return connected(asked, here.scribble)
 
 
 def _marked(strokes: Sequence[Stroke], here: Surroundings, box: Box) -> Bools:
@@ -245,13 +230,3 @@ def _marked(strokes: Sequence[Stroke], here: Surroundings, box: Box) -> Bools:
         places = np.column_stack(stroke.places) - [side.start for side in box]
         marked[tuple(places[((places >= 0) & (places < marked.shape)).all(axis=1)].T)] = True
     return marked
-
-
-def _connected(voxels: Bools, scribble: Bools) -> Bools:
-    """Return the pieces of a set of voxels that hold a part of the scribble."""
-    labels, count = ndimage.label(voxels, CONNECTIVITY)
-    kept = np.zeros(count + 1, dtype=bool)
-    kept[labels[scribble]] = True
-    kept[0] = False
-    pieces: Bools = kept[labels]
-    return pieces

@@ -82,6 +82,11 @@ class Surroundings:
     ct: Volume
     spacing_zyx: Floats
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return float(self.spacing_zyx.prod()) / 1000
+
 
 def look_around(around: Surroundings, asked: Bools) -> Floats:
     """Measure :data:`FEATURES` for some voxels.

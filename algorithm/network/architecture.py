@@ -7,6 +7,8 @@ from dataclasses import dataclass
 STRIDE = 16
 """Ratio of the input's sides to those of the deepest level (four halvings)."""
 
+MOST_CHANNELS = 4096
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -36,8 +38,10 @@ class Architecture:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        if len(self.channels) != 5 or min(self.channels) < 1:
-            raise ValueError(f"channels must be five positive numbers, finest level first, got {self.channels}")
+        if len(self.channels) != 5 or min(self.channels) < 1 or max(self.channels) > MOST_CHANNELS:
+            raise ValueError(
+                f"channels must be five numbers from 1 to {MOST_CHANNELS}, finest level first, got {self.channels}"
+            )
         if len(self.window) != 3 or min(self.window) < 1:
             raise ValueError(f"window must be three positive sides (x, y, z), got {self.window}")
         if not 1 <= self.reduction <= min(self.channels[1:3]):

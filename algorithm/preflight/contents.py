@@ -142,7 +142,7 @@ def _no_compiler(archive: ImageArchive) -> str:
 def _no_cache(archive: ImageArchive) -> str:
     found = [path for path, member in archive.files.items() if member.isreg() and _CACHE.fullmatch(path)]
     if found:
-        raise RefusedError(f"{_few(found)} are left from installing; install with `--no-cache-dir`")
+        raise RefusedError(f"{_few(found)} are left from installing; remove them in the step that leaves them")
     return "none"
 
 

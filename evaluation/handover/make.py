@@ -16,8 +16,9 @@ import torch
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import OutputError, UsageError
-from algorithm.files import written_whole
+from algorithm.files import check_writable, written_whole
 from algorithm.images import read_image, read_mask, write_mask
+from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.precision import PRECISIONS
 from algorithm.report import write_json
 from algorithm.weights import find_checkpoints, load_checkpoint
@@ -186,6 +187,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the bundle; returns the exit code."""
+    if not 1 <= args.flips <= MOST_FLIPS:
+        raise UsageError(f"--flips must lie between 1 and {MOST_FLIPS}, got {args.flips}")
+    if args.overlap is not None and not 0 <= args.overlap < 1:
+        raise UsageError(f"--overlap must be at least 0 and below 1, got {args.overlap:g}")
+    _require_empty(args.out)
     device, precision = resolve(args.device, args.precision)
     settings = BundleSettings(device, precision, args.flips, args.overlap, threads=torch.get_num_threads())
     folder = args.cases if args.cases.is_dir() else args.cases.parent
@@ -219,6 +225,7 @@ def _input(path: Path, folder: Path) -> File:
 def _require_empty(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already and is not an empty folder; choose a new one for the bundle")
+    check_writable(out / MANIFEST)
 
 
 def _copied(checkpoint: Path, folder: Path) -> Path:

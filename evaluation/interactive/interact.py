@@ -10,6 +10,7 @@ from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.outputs import SOFTWARE, written_as
 from algorithm.weights import find_checkpoints, load_checkpoint
+from evaluation.interactive.container import InContainer
 from evaluation.interactive.loop import KIND_CHOICES, MIXED, STEPS, Played, Segment, kinds_of, play
 from evaluation.interactive.network import InProcess
 from evaluation.interactive.results import draw, table, to_content, to_rows
@@ -23,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation interact``."""
     parser.add_argument("--cases", type=Path, required=True, help=f"cases with truth: {WHERE_CASES_LIE}")
     parser.add_argument("--weights", type=Path, help="checkpoint or folder of them (default: the installed ones)")
+    parser.add_argument(
+        "--image",
+        metavar="NAME",
+        help="play against this Docker image, a container per call, instead of in process",
+    )
     parser.add_argument(
         "--edition", choices=STEPS, default="V", help="whose loop and rules (default: %(default)s)"
     )
@@ -50,21 +56,23 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--steps must be at least 2, got {steps}; the first prediction has no scribbles yet")
     if args.seed < 0:
         raise UsageError(f"--seed must not be negative, got {args.seed}")
+    if args.image is not None and (args.weights is not None or args.cache is not None or args.flips != 1):
+        raise UsageError("--weights, --flips and --cache are those of this process; leave them out beside --image")
     kinds = {JSON_NAME: LOOP_JSON, CSV_NAME: LOOP_CSV, PLOT_NAME: PLOT}
     make_way([(args.out / name, kind) for name, kind in kinds.items()], [args.cases])
     cases = _with_truth(args.cases)
-    checkpoints = [load_checkpoint(path) for path in find_checkpoints(args.weights)]
-    player = InProcess(checkpoints, device=args.device, flips=args.flips, cache=args.cache)
-    played = play_all(cases, player, edition=args.edition, kind=args.kind, steps=steps, seed=args.seed)
+    game = {"edition": args.edition, "kind": args.kind, "seed": args.seed}
+    if args.image is None:
+        checkpoints = [load_checkpoint(path) for path in find_checkpoints(args.weights)]
+        player = InProcess(checkpoints, device=args.device, flips=args.flips, cache=args.cache)
+        played = play_all(cases, player, steps=steps, **game)
+        about = {"weights": [each.description.sha256 for each in checkpoints], "flips": args.flips}
+    else:
+        with InContainer(args.image, edition=args.edition, gpus=args.device == "cuda") as container:
+            played = play_all(cases, container, steps=steps, **game)
+        about = {"image": args.image, "image_id": container.image_id}
     print(table(played))
-    content = to_content(
-        played,
-        args.edition,
-        seed=args.seed,
-        kind=args.kind,
-        weights=[each.description.sha256 for each in checkpoints],
-        flips=args.flips,
-    )
+    content = to_content(played, **game, **about)
     write_text(args.out / JSON_NAME, to_json(content), LOOP_JSON)
     write_text(args.out / CSV_NAME, csv_text(to_rows(played)), LOOP_CSV)
     with written_as(args.out / PLOT_NAME, PLOT) as temporary:

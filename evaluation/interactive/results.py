@@ -86,7 +86,9 @@ def to_content(played: Sequence[Played], edition: str, **notes: Any) -> dict[str
         "edition": edition,
         **notes,
         "ranked_by_area_of": list(RANKED[edition]),
-        "curves": {metric: vars(curve) for metric, curve in summarise(played).items()},
+        "curves": {
+            metric: {**vars(curve), "means": list(curve.means)} for metric, curve in summarise(played).items()
+        },
         "cases": [
             {
                 "case": each.case,

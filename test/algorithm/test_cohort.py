@@ -155,6 +155,7 @@ class TestResuming:
 
         assert segmented == (["anna"] if change == "image" else list(PATIENTS))
 
+    @pytest.mark.slow
     def test_after_sigkill(self, cohort, tree, tmp_path, checkpoint) -> None:
         """Killed after the first case; what goes on gives the table of a run that nobody disturbed."""
         assert cohort(tree, tmp_path / "undisturbed") == 0
@@ -222,6 +223,18 @@ class TestBadCases:
 
         assert rows(tmp_path / "cohort.csv")[2]["notes"].startswith("ZeroDivisionError: nothing. This is a bug")
 
+    def test_somebody_elses_files_stay(self, cohort, tree, tmp_path, capsys) -> None:
+        """In a case's folder they fail that case, in the place of a table they end the run before it begins."""
+        (tmp_path / "bert_study").mkdir()
+        (tmp_path / "bert_study" / "report.json").write_text("{}")
+        assert cohort(tree, tmp_path) == 4
+        assert [row["status"] for row in rows(tmp_path / "cohort.csv")] == ["done", "failed", "done"]
+        assert (tmp_path / "bert_study" / "report.json").read_text() == "{}"
+
+        (tmp_path / "lesions.csv").write_text("mine")
+        assert cohort(tree, tmp_path) == 2
+        assert (tmp_path / "lesions.csv").read_text() == "mine"
+
 
 class TestDicomTree:
     def test_every_study_is_a_case(self, cohort, tmp_path) -> None:
@@ -242,6 +255,18 @@ class TestDicomTree:
         ]
         assert "give the weight with --weight-kg" in table[2]["notes"]
         assert names_in(tmp_path / "out" / "p1_study") == {*NAMES, "case.json"} - {"report.html"}
+
+    @pytest.mark.parametrize("where", ["out", "."], ids=["among the patients", "beside the slices"])
+    def test_results_may_lie_in_the_tree(self, cohort, tmp_path, segmented, where) -> None:
+        for patient in ("p1", "p2"):
+            write_study(tmp_path / patient, patient)
+        assert cohort(tmp_path, tmp_path / where) == 0
+        segmented.clear()
+
+        assert cohort(tmp_path, tmp_path / where) == 0
+
+        assert segmented == []
+        assert [row["case"] for row in rows(tmp_path / where / "cohort.csv")] == ["p1", "p2"]
 
     def test_a_job_with_dicom_sockets_is_one_case(self, tmp_path) -> None:
         write_study(tmp_path / "job" / "images")
@@ -283,6 +308,7 @@ def test_mistakes_end_before_anything_begins(cohort, tree, tmp_path, capsys, mor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 class TestSigint:
     def test_ends_after_the_running_case(self, tree, tmp_path, checkpoint, cohort) -> None:
         process = start(tree, tmp_path, checkpoint, environment={"CASES_BEFORE_WAITING": "1"})
@@ -312,6 +338,7 @@ class TestSigint:
         assert not (tmp_path / "bert_study").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_masks_of_one(cohort, tree, tmp_path, checkpoint) -> None:
     assert cohort(tree, tmp_path / "one") == 0
     command = ("predict", "--cases", tree, tmp_path / "two", "--weights", checkpoint, *QUICK)

@@ -245,6 +245,13 @@ class TestMistakes:
         assert not (tmp_path / "out").exists()
         assert predict(study, tmp_path / "out", "--no-dicom-seg", *NO_PAGE) == 0
 
+    def test_a_time_limit_leaves_no_time_for_a_page(self, predict, study, tmp_path) -> None:
+        assert predict(study, tmp_path / "hurried", "--time-limit", "600", "--no-dicom-seg") == 0
+        assert predict(study, tmp_path / "asked", "--time-limit", "600", "--html", "--no-viewer") == 0
+
+        assert "report.html" not in names_in(tmp_path / "hurried")
+        assert "report.html" in names_in(tmp_path / "asked")
+
     def test_without_jinja2_there_is_no_page(self, predict, study, tmp_path, monkeypatch) -> None:
         monkeypatch.setitem(sys.modules, "jinja2", None)
 

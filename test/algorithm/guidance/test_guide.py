@@ -10,7 +10,6 @@ from SimpleITK import GetArrayFromImage
 
 from algorithm.guidance import edit as module
 from algorithm.guidance import guide
-from algorithm.guidance.evidence import REACH_MM
 from algorithm.postprocessing import lesions
 from algorithm.scribbles import Scribbles
 from test.support.phantom import SPACING, make_torso
@@ -127,24 +126,6 @@ def test_points_become_lines_by_slice_and_distance() -> None:
 
     assert starts.tolist() == [0, 3, 4]
     assert module._breaks(points(), np.array(SPACING)).tolist() == []
-
-
-def test_a_cut_takes_its_splinters_with_it_but_no_tumour_point() -> None:
-    bar = np.zeros(SHAPE, dtype=bool)
-    bar[20, 30, 5:40] = True
-    here = module.surround(bar.astype(np.uint8), module.Stroke(False, line(30, 20, 30, 37)), no_images())[1]
-    removed = here.scribble
-    crop_start = 30 - int(np.ceil(REACH_MM / SPACING[0]))
-    splinters = module._splinters(here, removed, np.zeros_like(removed))
-    assert splinters.sum() == 2  # the end of the bar, x = 38 and 39
-    point = np.zeros_like(removed)
-    point[splinters.nonzero()[0][0], splinters.nonzero()[1][0], 39 - crop_start] = True
-    assert not module._splinters(here, removed, point).any()
-
-
-def no_images() -> module.Case:
-    empty = np.zeros(SHAPE, np.float32)
-    return module.Case(empty, empty, empty, np.array(SPACING))
 
 
 def test_too_many_strokes_set_their_own_voxels_only() -> None:

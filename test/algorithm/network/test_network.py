@@ -1,19 +1,13 @@
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from algorithm.inference.execution import place
 from algorithm.network.architecture import Architecture
-from algorithm.network.attention import from_windows, to_windows
-from algorithm.network.blocks import Conv, EntryBlock, UnbiasedConv, instance_norm
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.released import network_from_released
 from test.support import plain_network
@@ -28,8 +22,6 @@ from test.support.checkpoints import (
     to_double,
 )
 from test.support.plain_network import PlainH2ASeg, reference_inputs, reference_parameters
-from training.kernels import Kernels
-from training.losses import DeepSupervisionLoss
 
 pytestmark = pytest.mark.numerical
 
@@ -79,100 +71,6 @@ def test_every_window_equals_the_plain_transcription(
     monkeypatch.setattr(plain_network, "WINDOW", window)
 
     compare_with_oracle(random_network(replace(SLIM, window=window), SEED), 1, (32, 32, 16))
-
-
-class DefinedNormH2ASeg(PlainH2ASeg):
-    """The oracle with instance normalisation by its definition: its gradients rest on no kernel of torch's."""
-
-    def norm(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, (2, 3, 4), correction=0, keepdim=True)
-        return (x - mean) / torch.sqrt(variance + 1e-5)
-
-
-def gradients_of_the_oracle(network: H2ASeg, ct: Tensor, pet: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Return the loss's float64 gradients by released names."""
-    parameters = {
-        name: value.detach().double().requires_grad_() for name, value in released_state(network).items()
-    }
-    DeepSupervisionLoss()(DefinedNormH2ASeg(parameters)(ct.double(), pet.double()), truth).backward()
-    return {name: value.grad for name, value in parameters.items() if value.grad is not None}
-
-
-def gradients_of_the_product(
-    network: H2ASeg, ct: Tensor, pet: Tensor, truth: Tensor, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Return the loss's gradients as the training loop makes them, by released names."""
-    network = copy.deepcopy(network).to(memory_format=torch.channels_last_3d).train()
-    images = (image.to(memory_format=torch.channels_last_3d) for image in (ct, pet))
-    with Kernels(dtype), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        logits = network(*images)
-    DeepSupervisionLoss()(logits, truth).backward()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-    return {name: value.double() for name, value in released_state(network).items()}
-
-
-@pytest.mark.parametrize(
-    ("batch", "dtype", "likeness"),
-    [
-        (1, torch.float32, 0.9999),
-        pytest.param(1, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
-        pytest.param(2, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
-    ],
-)
-def test_training_follows_the_gradients_of_the_plain_transcription(
-    batch: int, dtype: torch.dtype, likeness: float
-) -> None:
-    patch = (64, 32, 16)
-    torch.manual_seed(SEED)
-    network = H2ASeg(Architecture(channels=(8, 16, 32, 48, 64), dropout=0.0))
-    coarse = reference_inputs(batch, tuple(side // 8 for side in patch), SEED)
-    ct, pet = (torch.nn.functional.interpolate(image, scale_factor=8, mode="trilinear") for image in coarse)
-    truth = (pet > 0.8).to(torch.uint8)
-    expected = gradients_of_the_oracle(network, ct, pet, truth)
-    got = gradients_of_the_product(network, ct, pet, truth, dtype)
-
-    # A bias before a normalisation has no gradient but rounding.
-    weights = [name for name, value in expected.items() if value.ndim > 1]
-    cosines = {
-        name: torch.nn.functional.cosine_similarity(got[name].flatten(), expected[name].flatten(), 0).item()
-        for name in weights
-    }
-    assert len(cosines) > 100
-    assert not {name: value for name, value in cosines.items() if value < likeness}
-    ours, theirs = (torch.cat([each[name].flatten() for name in weights]) for each in (got, expected))
-    assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=0.1)
-
-
-@torch.inference_mode()
-def test_a_bias_that_dwarfs_low_uptake_costs_bfloat16_no_digits() -> None:
-    torch.manual_seed(SEED)
-    block = EntryBlock(8, dropout=0.0)
-    faint = 0.1 + 0.01 * torch.rand(1, 1, 16, 16, 8)
-    expected = block(faint)
-    assert block.conv1.bias is not None
-    block.conv1.bias.fill_(10.0)
-    torch.testing.assert_close(block(faint), expected)
-
-    got = copy.deepcopy(block).bfloat16()(faint.bfloat16()).float()
-
-    assert (got - expected).std() < 0.1 * expected.std()
-
-
-@pytest.mark.parametrize("channels", [8, 16])
-@pytest.mark.parametrize("x_last", [False, True])
-@pytest.mark.parametrize("gradient_last", [False, True])
-def test_gradients_of_instance_norm_in_every_layout(channels: int, x_last: bool, gradient_last: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, gradient = (torch.randn((1, channels, 6, 5, 4), generator=generator) for _ in range(2))
-    formats = {False: torch.contiguous_format, True: torch.channels_last_3d}
-    ours = x.clone(memory_format=formats[x_last]).requires_grad_()
-    instance_norm(ours).backward(gradient.to(memory_format=formats[gradient_last]))
-
-    defined = x.detach().double().requires_grad_()
-    DefinedNormH2ASeg({}).norm(defined).backward(gradient.double())
-    torch.testing.assert_close(ours.grad, defined.grad.float(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -350,101 +248,3 @@ def test_without_attention_any_multiple_of_16_will_do() -> None:
 def test_ct_and_pet_must_match(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="ct and pet must both be"):
         H2ASeg(TINY)(torch.zeros(shape), torch.zeros(1, 1, 32, 32, 16))
-
-
-def test_windows_hold_neighbours_and_come_back() -> None:
-    size = (8, 16, 4)
-    places = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij"))[None].double()
-
-    tokens = to_windows(places, (4, 8, 2))
-
-    assert tokens.shape == (8, 64, 3)
-    spread = (tokens.amax(1) - tokens.amin(1)).unique(dim=0)
-    assert spread.tolist() == [[3, 7, 1]]
-    assert torch.equal(from_windows(tokens, (4, 8, 2), torch.Size(size)), places)
-
-
-@pytest.mark.parametrize("channels", [1, 5, 16])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_convolutions_without_gradients(
-    channels: int, stride: int, batch: int, layout: torch.memory_format
-) -> None:
-    torch.manual_seed(SEED)
-    x = torch.randn(batch, channels, 6, 8, 10)
-    for layer, biased in ((Conv(channels, 7, stride), True), (UnbiasedConv(channels, 7, stride), False)):
-        expected = F.conv3d(
-            x.double(), layer.weight.double(), layer.bias.double() if biased else None, stride, padding=1
-        )
-        with torch.inference_mode():
-            ours = layer.to(memory_format=layout)(x.to(memory_format=layout))
-        torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("channels", [3, 16, 24])
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("inference", [False, True])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_instance_norm_in_every_branch(
-    channels: int,
-    batch: int,
-    inference: bool,
-    layout: torch.memory_format,
-    dtype: torch.dtype,
-    tolerance: float,
-) -> None:
-    x = torch.from_numpy(np.random.default_rng(SEED).normal(3, 2, (batch, channels, 4, 5, 6)))
-
-    mean, variance = x.mean((2, 3, 4), keepdim=True), x.var((2, 3, 4), keepdim=True, correction=0)
-    with torch.inference_mode(inference):
-        ours = instance_norm(x.to(dtype, memory_format=layout))
-
-    expected = (x - mean) / (variance + 1e-5).sqrt()
-    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=tolerance)
-
-
-class FeatureLayouts(TorchDispatchMode):
-    """Collect what computed a feature map, (B, C > 1, H, W, D), that is not channels-last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = 0
-        self.otherwise: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = func(*args, **(kwargs or {}))
-        if func in (torch.ops.aten.permute.default, torch.ops.aten.reshape.default):  # between features and tokens
-            return result
-        for x in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(x, Tensor) and x.ndim == 5 and x.shape[1] > 1:
-                self.seen += 1
-                if not x.is_contiguous(memory_format=torch.channels_last_3d):
-                    self.otherwise.append(f"{func} gave {tuple(x.shape)} with strides {x.stride()}")
-        return result
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=BFLOAT16_HERE)])
-def test_no_feature_map_leaves_the_fast_layout(dtype: torch.dtype) -> None:
-    # Small sides: from a certain size down torch takes a convolution of its own that gives up the layout.
-    network = place(random_network(Architecture()), torch.device("cpu"), dtype)
-    ct, pet = (x.to(memory_format=torch.channels_last_3d) for x in reference_inputs(1, (64, 64, 32), SEED))
-    with torch.inference_mode(), FeatureLayouts() as layouts:
-        network.finest(ct, pet)
-    assert layouts.seen > 100
-    assert layouts.otherwise == []
-
-
-@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.1])
-def test_instance_norm_of_nearly_constant_channels(spread: float) -> None:
-    # As in a window of air: E[x^2] - E[x]^2 would be off by more than the variance, or negative.
-    generator = torch.Generator().manual_seed(0)
-    level = torch.linspace(-90, 90, 16)[None, :, None, None, None]
-    x = (level + spread * torch.randn((2, 16, 32, 32, 16), generator=generator)).contiguous(
-        memory_format=torch.channels_last_3d
-    )
-    variance, mean = torch.var_mean(x.double(), (2, 3, 4), correction=0, keepdim=True)
-    with torch.inference_mode():
-        ours = instance_norm(x)
-    torch.testing.assert_close(ours, ((x - mean) / (variance + 1e-5).sqrt()).float(), rtol=1e-3, atol=1e-2)

@@ -21,6 +21,7 @@ from evaluation.__main__ import main as command
 from evaluation.interactive.loop import STEPS, Played, kinds_of, play
 from evaluation.interactive.network import InProcess
 from evaluation.interactive.results import summarise, table, to_content
+from evaluation.scoring.score import to_json
 from test.conftest import ROOT
 from test.support.checkpoints import write_checkpoint
 
@@ -121,6 +122,7 @@ def test_a_case_without_tumour_gets_no_scribbles(tmp_path: Path) -> None:
     assert all(math.isnan(value) for value in right.values("lesion_f1"))
     assert summarise([right])["dice"].area == 5.0
     assert math.isnan(summarise([right])["lesion_f1"].area)
+    assert json.loads(to_json(to_content([right], "V")))["curves"]["lesion_f1"]["means"] == [None] * 6
 
 
 def test_edition_iv_clicks_in_both_errors(box: Case, tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from algorithm.inference.execution import place
+from algorithm.network.architecture import Architecture
+from algorithm.network.attention import from_windows, to_windows
+from algorithm.network.blocks import Conv, UnbiasedConv, instance_norm
+from test.support.checkpoints import (
+    random_network,
+)
+from test.support.plain_network import reference_inputs
+
+pytestmark = pytest.mark.numerical
+
+SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
+SEED = 7
+BFLOAT16_HERE = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="neither training nor inference is bfloat16 on this CPU",
+)
+
+
+def test_windows_hold_neighbours_and_come_back() -> None:
+    size = (8, 16, 4)
+    places = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij"))[None].double()
+
+    tokens = to_windows(places, (4, 8, 2))
+
+    assert tokens.shape == (8, 64, 3)
+    spread = (tokens.amax(1) - tokens.amin(1)).unique(dim=0)
+    assert spread.tolist() == [[3, 7, 1]]
+    assert torch.equal(from_windows(tokens, (4, 8, 2), torch.Size(size)), places)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_convolutions_without_gradients(
+    channels: int, stride: int, batch: int, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(SEED)
+    x = torch.randn(batch, channels, 6, 8, 10)
+    for layer, biased in ((Conv(channels, 7, stride), True), (UnbiasedConv(channels, 7, stride), False)):
+        expected = F.conv3d(
+            x.double(), layer.weight.double(), layer.bias.double() if biased else None, stride, padding=1
+        )
+        with torch.inference_mode():
+            ours = layer.to(memory_format=layout)(x.to(memory_format=layout))
+        torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 16, 24])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_instance_norm_in_every_branch(
+    channels: int,
+    batch: int,
+    inference: bool,
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    x = torch.from_numpy(np.random.default_rng(SEED).normal(3, 2, (batch, channels, 4, 5, 6)))
+
+    mean, variance = x.mean((2, 3, 4), keepdim=True), x.var((2, 3, 4), keepdim=True, correction=0)
+    with torch.inference_mode(inference):
+        ours = instance_norm(x.to(dtype, memory_format=layout))
+
+    expected = (x - mean) / (variance + 1e-5).sqrt()
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=tolerance)
+
+
+class FeatureLayouts(TorchDispatchMode):
+    """Collect what computed a feature map, (B, C > 1, H, W, D), that is not channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.otherwise: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.permute.default, torch.ops.aten.reshape.default):  # between features and tokens
+            return result
+        for x in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(x, Tensor) and x.ndim == 5 and x.shape[1] > 1:
+                self.seen += 1
+                if not x.is_contiguous(memory_format=torch.channels_last_3d):
+                    self.otherwise.append(f"{func} gave {tuple(x.shape)} with strides {x.stride()}")
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=BFLOAT16_HERE)])
+def test_no_feature_map_leaves_the_fast_layout(dtype: torch.dtype) -> None:
+    # Small sides: from a certain size down torch takes a convolution of its own that gives up the layout.
+    network = place(random_network(Architecture()), torch.device("cpu"), dtype)
+    ct, pet = (x.to(memory_format=torch.channels_last_3d) for x in reference_inputs(1, (64, 64, 32), SEED))
+    with torch.inference_mode(), FeatureLayouts() as layouts:
+        network.finest(ct, pet)
+    assert layouts.seen > 100
+    assert layouts.otherwise == []
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.1])
+def test_instance_norm_of_nearly_constant_channels(spread: float) -> None:
+    # As in a window of air: E[x^2] - E[x]^2 would be off by more than the variance, or negative.
+    generator = torch.Generator().manual_seed(0)
+    level = torch.linspace(-90, 90, 16)[None, :, None, None, None]
+    x = (level + spread * torch.randn((2, 16, 32, 32, 16), generator=generator)).contiguous(
+        memory_format=torch.channels_last_3d
+    )
+    variance, mean = torch.var_mean(x.double(), (2, 3, 4), correction=0, keepdim=True)
+    with torch.inference_mode():
+        ours = instance_norm(x)
+    torch.testing.assert_close(ours, ((x - mean) / (variance + 1e-5).sqrt()).float(), rtol=1e-3, atol=1e-2)
