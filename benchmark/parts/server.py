@@ -33,8 +33,8 @@ def serving(session: Session) -> Section:
 
 `python -m algorithm serve` asked for that body {session.options.repetitions} times, against as many runs of
 `python -m algorithm run`, one flip, seconds from outside (median, smallest to largest); the masks are compared
-byte for byte. "Grown": the server's resident memory after {_MANY} jobs over that after {_FEW}, on half of the body.
-"Calls": AutoPET V with a folder as `/cache`, one more scribble of {_STROKE} points each; the first sends the
+byte for byte. "Grown": the server's resident memory after {_MANY} jobs over that after {_FEW}, on half of the
+body. "Calls": AutoPET V with a folder as `/cache`, one more scribble of {_STROKE} points each; the first sends the
 body through the network.
 
 {table(rows)}

@@ -54,6 +54,11 @@ def pipe(path: Path) -> Path:
     return path
 
 
+def folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
 def socket_at(path: Path) -> Path:
     with socket.socket(socket.AF_UNIX) as listener:
         here = Path.cwd()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from test.support.mistake import (
     DEEP,
     MASK,
@@ -9,6 +11,7 @@ from test.support.mistake import (
     broken_ct,
     earlier,
     environment,
+    folder,
     link,
     pipe,
     small_memory,
@@ -64,7 +67,7 @@ RUN = [
     ),
     algorithm_("report lies in a file", lambda w: w.run("--report", w / "notes.txt/r.json"), "not a folder"),
     algorithm_("report's name is too long", lambda w: w.run("--report", w / ("r" * 300)), "File name too long"),
-    algorithm_("report's name has a null", lambda w: w.run("--report", "a\0b"), "is not valid UTF-8 text"),
+    algorithm_("report's name has a null", lambda w: w.run("--report", "a\0b"), "holds a null byte"),
     algorithm_("report's name is Latin-1", lambda w: w.run("--report", "caf\udce9"), "is not valid UTF-8 text"),
     algorithm_("picture is a device", lambda w: w.run("--picture", "/dev/zero"), "/dev/zero is a device"),
     algorithm_(
@@ -234,7 +237,7 @@ PREDICT = [
 ]
 
 DESCRIPTIONS = [
-    algorithm_(f"description: {name}", lambda w, change=change: w.description(change), part, 3)
+    algorithm_(f"description: {name}", partial(lambda change, w: w.description(change), change), part, 3)
     for name, change, part in [
         (
             "mcsa is a text",
@@ -296,7 +299,7 @@ WEIGHTS = [
     ),
     algorithm_(
         "description is a folder",
-        lambda w: ((w / "d.json").mkdir(), ["weights", "verify", str(w / "d.json")])[1],
+        lambda w: ["weights", "verify", str(folder(w / "d.json"))],
         "it is no regular file",
         3,
     ),

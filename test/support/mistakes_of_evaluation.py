@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from test.support.mistake import DEEP, evaluation_, pipe
+from functools import partial
+
+from test.support.mistake import DEEP, evaluation_, folder, pipe
 
 SCORING = [
     evaluation_("json is a truth", lambda w: w.score("--json", w / "truth/a.mha"), "is not a metrics.json that"),
@@ -48,13 +50,13 @@ SCORING = [
     evaluation_(
         "a folder and a file", lambda w: w.score("--truth", w / "truth/a.mha"), "two files or two folders"
     ),
-    evaluation_(
-        "folder without masks", lambda w: ((w / "none").mkdir(), w.score("--truth", w / "none"))[1], "no mask in"
-    ),
+    evaluation_("folder without masks", lambda w: w.score("--truth", folder(w / "none")), "no mask in"),
 ]
 
 TABLES = [
-    evaluation_(f"list of cases: {name}", lambda w, text=text: w.score("--cases", w.put("c.csv", text)), part)
+    evaluation_(
+        f"list of cases: {name}", partial(lambda text, w: w.score("--cases", w.put("c.csv", text)), text), part
+    )
     for name, text, part in [
         ("null characters", "case\na\0\n", "null characters"),
         ("a column twice", "case,case\na,b\n", "has the column case twice"),
@@ -80,7 +82,7 @@ TABLES = [
 ]
 
 JOBS = [
-    evaluation_(f"predictions.json: {name}", lambda w, change=change: w.jobs(change), part)
+    evaluation_(f"predictions.json: {name}", partial(lambda change, w: w.jobs(change), change), part)
     for name, change, part in [
         ("nested deeply", DEEP, "is not JSON"),
         ("an object", "{}", "it is not a list"),
@@ -206,7 +208,7 @@ COMPARING = [
 ]
 
 BUNDLES = [
-    evaluation_(f"bundle: {name}", lambda w, change=change: w.manifest(change), part)
+    evaluation_(f"bundle: {name}", partial(lambda change, w: w.manifest(change), change), part)
     for name, change, part in [
         ("no cases", lambda c: c.update(cases=[]), "it has no cases"),
         ("no weights", lambda c: c.update(weights=[]), "it names no weights"),
