@@ -76,6 +76,7 @@ container() { # the tests in real containers, unless there is no engine to run t
         return
     fi
     check container test/container.sh
+    check 'container, faults' test/faults.sh
     check 'container, evaluation' test/container_eval.sh
 }
 

@@ -31,7 +31,7 @@ COMMANDS = {
     "compare": _command(
         "scoring.compare",
         "Compare several folders of masks: means, tests, confidence intervals",
-        "compare --prediction ours=masks --prediction theirs=others --truth labels --out comparison",
+        "compare --prediction ours=masks --prediction theirs=others --truth labels --markdown comparison.md",
     ),
     "rank": _command(
         "scoring.rank",
@@ -77,7 +77,7 @@ COMMANDS = {
     "cohort": _command(
         "figures.cohort",
         "Write one page with a cohort's table, distributions and pictures",
-        "cohort --json metrics.json --out cohort.html",
+        "cohort --scores scores.csv --out cohort.html",
     ),
     "handover": _command(
         "handover.make", "Make a hand-over bundle", "handover --cases test/cases.csv --out bundle --flips 8"

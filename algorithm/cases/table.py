@@ -46,7 +46,7 @@ def read_rows(path: Path) -> list[Row]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restkey="", restval="")
             rows = list(reader)
-            headings = list(reader.fieldnames or ())
+            headings = list(reader.fieldnames or ())  # of an empty file it reads on, so before it is closed
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MissingInputError(f"cannot read the table {path}: {error}; give a CSV in UTF-8") from error
     twice = next((name for name in headings if headings.count(name) > 1 and name), None)

@@ -121,7 +121,7 @@ def _description(data: bytes, folder: Path) -> None:
 
 
 def _manifest(data: bytes, folder: Path) -> None:
-    from evaluation.handover.bundle import read_manifest
+    from evaluation.handover.manifest import read_manifest
 
     (folder / "manifest.json").write_bytes(data)
     read_manifest(folder)
