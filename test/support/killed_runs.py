@@ -2,9 +2,9 @@
 
 Each is a fork, so that none has to import torch.
 
-``python -m test.support.killed_runs FOLDER WEIGHTS COUNT SEED`` kills COUNT runs, half by SIGTERM, half by
-SIGKILL, each into an output folder of its own below FOLDER, and prints what it did as JSON. Half of the moments lie
-in the last fifth of a run, where files are written.
+``python -m test.support.killed_runs FOLDER WEIGHTS COUNT SEED`` kills COUNT runs, half by SIGTERM, half by KILL,
+each into an output folder of its own below FOLDER, and prints what it did as JSON. Half of the moments lie in
+the last fifth of a run, where files are written.
 """
 
 from __future__ import annotations
