@@ -61,8 +61,8 @@ def read_rows(path: Path) -> list[Row]:
     for row in rows:
         if len(row.get("case", "")) > _LONGEST_NAME:
             raise UsageError(
-                f"the table {path} has a case whose name has {len(row['case'])} characters, and {_LONGEST_NAME} are "
-                "taken at most; shorten it"
+                f"the table {path} has a case with a name of {len(row['case'])} characters, and "
+                f"{_LONGEST_NAME} are taken at most; shorten it"
             )
     return rows
 
