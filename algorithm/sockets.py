@@ -240,9 +240,9 @@ def _read_clicks(path: Path) -> JSON:
 
 
 def _earlier_masks(mask: Path, pet: Path) -> tuple[Path, ...]:
-    """Return the masks of earlier calls that lie beside the new one's place.
+    """Return the masks of earlier calls for this case, on the PET's grid, that lie beside the new one's place.
 
-    Earlier is what looks like one of ours: an 8-bit .mha on the PET's grid.
+    Masks of this software on another grid are of other cases; whoever does the job removes them.
 
     Raises
     ------
@@ -251,13 +251,13 @@ def _earlier_masks(mask: Path, pet: Path) -> tuple[Path, ...]:
     """
     others = [entry for entry in _entries(mask.parent) if entry.name != mask.name]
     grid = read_header(pet) if others and pet.is_file() else None
-    foreign = [path for path in others if not is_mask_like(path, grid)]
+    foreign = [path for path in others if not is_mask_like(path, None)]
     if foreign:
         raise OutputError(
             f"{mask.parent} must hold nothing but the mask {mask.name}, got {_names(foreign)}; "
             "remove what is there"
         )
-    return tuple(others)
+    return tuple(path for path in others if is_mask_like(path, grid))
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -6,9 +6,12 @@ asks for the user's name when parts of it are imported, matplotlib wants to writ
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import resource
+import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -51,10 +54,14 @@ def _is_home(folder: str) -> bool:
 
 
 def _place_for_caches() -> Path | None:
+    """Return this user's folder among the temporary ones; one for this process where the name is taken."""
     try:
         folder = Path(tempfile.gettempdir()) / f"h2aseg-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+            folder = Path(tempfile.mkdtemp(prefix="h2aseg-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
     except OSError:  # nowhere to write: libraries do without, or say so
         return None
-    return folder if folder.is_dir() and about.st_uid == os.getuid() else None
+    return folder

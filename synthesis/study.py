@@ -29,6 +29,7 @@ from synthesis.uptake import Tracer
 
 _FINEST_MM, _COARSEST_MM = 0.5, 50.0
 _BLOCK = 2**22
+_FILES = {"CTres.nii.gz", "SUV.nii.gz", "SEG.nii.gz", "organs.nii.gz", "lesions.json"}
 
 
 def write_case(body: SyntheticBody, folder: Path, **notes: Any) -> None:
@@ -195,6 +196,7 @@ def _is_there(folder: Path, made_of: dict[str, Any]) -> bool:
             raise UsageError(
                 f"{path.parent} is a body made with another {', '.join(other)}; choose another --out or remove it"
             )
-    if not finished and folder.exists():
+    # A body whose record is missing is made again; it is known by holding nothing but a body's files.
+    if not finished and folder.exists() and not {path.name for path in folder.iterdir()} <= _FILES:
         raise OutputError(f"{folder} is there already and is not a synthetic body; choose another --out")
     return bool(finished)

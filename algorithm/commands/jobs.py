@@ -55,7 +55,8 @@ def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started
         _log.info("AutoPET %s: CT %s, PET %s", job.edition.value, job.ct, job.pet)
         check_results(args.report, args.picture, job.mask, (job.ct, job.pet))
         _check_sockets(args, job)
-        remove_earlier({path: kind for path, kind in _results_of(args).items() if path not in job.earlier})
+        kept = {*job.earlier, job.mask} if job.edition.interactive else set()
+        remove_earlier({path: kind for path, kind in _results_of(args).items() if path not in kept})
         result = _segmented(args, job, segmenter(), started)
         _write(args, job, result)
     tell(f"mask: {job.mask}")
@@ -106,7 +107,7 @@ def _write(args: argparse.Namespace, job: Job, result: Result) -> None:
         result.pair.pet,
         job.mask,
         protect=(job.ct, job.pet),
-        instead_of=job.earlier,
+        instead_of=[path for path in job.earlier if path.exists()],
         staging=args.output,
     )
     for path, value in job.extras.items():

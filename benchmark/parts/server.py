@@ -20,7 +20,7 @@ from benchmark.results import Section, short, spread, table
 from benchmark.session import Session
 
 _FEW, _MANY = 5, 50  # jobs of one server, between which its memory must not grow
-_QUARTER = 4  # of the body: for those many jobs
+_HALF = 2  # of the body: for those many jobs
 _CALLS = 6  # of an interactive case: one without scribbles, five with one more each
 _STROKE = 12  # points of a scribble
 
@@ -33,7 +33,7 @@ def serving(session: Session) -> Section:
 
 `python -m algorithm serve` asked for that body {session.options.repetitions} times, against as many runs of
 `python -m algorithm run`, one flip, seconds from outside (median, smallest to largest); the masks are compared
-byte for byte. "Grown": the server's resident memory after {_MANY} jobs over that after {_FEW}, on a quarter of the
+byte for byte. "Grown": the server's resident memory after {_MANY} jobs over that after {_FEW}, on half of the
 body. "Calls": AutoPET V with a folder as `/cache`, one more scribble of {_STROKE} points each; the first sends the
 body through the network.
 
@@ -53,7 +53,7 @@ def _row(session: Session, setting: str) -> Row:
             _place(files, folder / "served")
             jobs.append(_timed(ask))
             same = _mask(folder / "served") == expected
-        grown = _growth(session.files(setting, _QUARTER), folder / "served", ask, pid)
+        grown = _growth(session.files(setting, _HALF), folder / "served", ask, pid)
     calls = _calls(files, folder / "calls", options)
     return {
         "setting": setting,

@@ -96,17 +96,24 @@ def verify(
     differences = [text for each in repeated if (text := each.difference(same, tolerance)) is not None]
     if differences:
         return _verdict(differences)
+    lowest = None if same else min(each.dice for each in repeated)
+    _tell_verified(manifest, here, lowest, tolerance, masks_alone=masks_alone)
+    return VERIFIED
+
+
+def _tell_verified(
+    manifest: Manifest, here: str, lowest: float | None, tolerance: float, *, masks_alone: bool
+) -> None:
+    """Print the verdict; ``lowest``: Dice of any mask, where another class of devices made the bundle."""
     count = f"{len(manifest.cases)} mask{'' if len(manifest.cases) == 1 else 's'}"
     count += " (the metrics were not checked)" if masks_alone else ""
-    if same:
+    if lowest is None:
         print(f"VERIFIED: {count} repeated bit for bit on {here}")
     else:
-        lowest = min((each.dice for each in repeated), default=1.0)
         print(
             f"VERIFIED: {count} repeated, Dice at least {lowest:.6f} (tolerance {tolerance:g}) on {here}, "
             f"made on {manifest.device_class}"
         )
-    return VERIFIED
 
 
 @dataclass(frozen=True)

@@ -291,10 +291,17 @@ def test_masks_of_earlier_calls_give_way(folders: tuple[Path, Path]) -> None:
     assert find_job(input_dir, output_dir, Edition.V).earlier == (earlier,)
 
 
+def test_masks_of_other_cases_are_not_of_earlier_calls(folders: tuple[Path, Path]) -> None:
+    input_dir, output_dir = folders
+    write_mask_file(input_dir / "images/pet/pet-uuid.mha", kind=sitk.sitkFloat32)
+    write_mask_file(output_dir / "images/tumor-lesion-segmentation/other-grid.mha", spacing=3.0)
+
+    assert find_job(input_dir, output_dir, Edition.V).earlier == ()
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("other-grid.mha", {"spacing": 3.0}),
         ("sixteen-bit.mha", {"kind": sitk.sitkUInt16}),
         ("other-format.nii.gz", {}),
         ("other-hand.mha", {"note": "drawn by hand"}),

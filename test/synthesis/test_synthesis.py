@@ -322,7 +322,7 @@ def test_command_line(anatomies: Path, tmp_path: Path, capsys: pytest.CaptureFix
     [
         ({"count": 0}, "at least 1, got 0"),
         ({"tumour_free": 1.5}, "between 0 and 1, got 1.5"),
-        ({"spacing": (4.0, 0.0, 4.0)}, "must be positive, got 4.0 0.0 4.0"),
+        ({"spacing": (4.0, 0.0, 4.0)}, "must be 0.5 to 50 mm, got 4.0 0.0 4.0"),
     ],
 )
 def test_senseless_options_are_refused(anatomies: Path, tmp_path: Path, change: dict, message: str) -> None:

@@ -83,7 +83,7 @@ def test_the_way_to_a_coarser_grid_and_back_costs_little(tmp_path, capsys):
     assert 1 > float(coarse[2]) > 0.8 > float(coarsest[2]) > 0
 
     assert main(["resampling", "--cases", str(root), "--spacing", "4", "0", "3"]) == 2
-    assert "--spacing must be above 0 mm, got 4 0 3" in capsys.readouterr().err
+    assert "--spacing must be above 0, at most 100 mm, got 4 0 3" in capsys.readouterr().err
 
 
 def test_crop_centres_lie_in_and_outside_the_lesion(tmp_path):

@@ -184,7 +184,7 @@ def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
     [
         (["--patch", "30", "32", "16"], 2, "side x of the patch must be a multiple of 16, got 30"),
         (["--share", "1", "2"], 2, "--share takes one positive number per --cases, got 2 for 1"),
-        (["--save-every", "0"], 2, "--save-every must be at least 1, got 0"),
+        (["--save-every", "0"], 2, "--save-every must lie between 1 and 1,000,000, got 0"),
         (["--batch", "0"], 2, "batch must be above 0, got 0"),
         (
             ["--ct-normalisation", "magic"],

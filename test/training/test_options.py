@@ -34,14 +34,14 @@ def test_what_the_command_line_leaves_out_is_the_dataclasses_default():
 
 
 def test_options_become_typed_values():
-    words = [*NEEDED, "--cases", "b", "--share", "1", "2", "--patch", "32", "48", "64", "--without", "tamw"]
+    words = [*NEEDED, "--cases", "b", "--share", "1", "2", "--patch", "32", "64", "48", "--without", "tamw"]
     words += ["--rotation", "5", "--ema-decay", "0.5", "--init", "x.json", "--folds", "3", "--flips", "8"]
     options = parse(CrossValidationOptions, words)
     training = options.training
 
     assert training.data.cases == (Path("a"), Path("b"))
     assert training.data.share == (1.0, 2.0)
-    assert training.network.patch == (32, 48, 64)
+    assert training.network.patch == (32, 64, 48)
     assert (training.network.architecture.mcsa, training.network.architecture.tamw) == (True, False)
     assert training.recipe.augmentation.rotation_deg == 5.0
     assert training.recipe.ema_decay == 0.5

@@ -21,6 +21,11 @@ NAMED = {
     "CT of one slice", "patient 0.2 mm wide", ".mha: singular direction", ".mha: a dimension of 0",
 }  # fmt: skip
 AS_DICOM = ("folder of DICOM", "single DICOM file")  # the command reads DICOM; the reader of image files does not
+# Refused before any reader sees them, since no library could take them.
+ON_THE_COMMAND_LINE = {
+    "name in Latin-1": "is not valid UTF-8 text; rename",
+    "null byte in the name": "holds a null byte; rename",
+}
 SAMPLE = [
     odd for number, odd in enumerate(ALL) if odd.name not in AS_DICOM and (odd.name in NAMED or number % 9 == 0)
 ]
@@ -59,7 +64,7 @@ def test_odd_image(odd: Odd, tmp_path: Path, checkpoint: Path, capfd: pytest.Cap
     if odd.code:
         assert err.startswith("Error: ")
         assert err.count("\n") == 1
-        assert odd.says in err
+        assert ON_THE_COMMAND_LINE.get(odd.name, odd.says) in err
         assert left == []
     else:
         assert err == ""
@@ -92,4 +97,4 @@ def test_output_folder_in_latin_1(tmp_path: Path, checkpoint: Path, capfd: pytes
     ct, pet = next(odd for odd in ALL if odd.name == "link to an image").make(tmp_path)
 
     assert predict(tmp_path / os.fsdecode("k\xe4se".encode("latin-1")), ct, pet, checkpoint) == 2
-    assert "a mask's path must be valid UTF-8" in capfd.readouterr().err
+    assert "is not valid UTF-8 text; rename" in capfd.readouterr().err
