@@ -8,6 +8,7 @@ from pathlib import Path
 
 from algorithm.cases.case import Case
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.formats.stored import shown
 
 COLUMNS = (
     "case",
@@ -24,6 +25,7 @@ COLUMNS = (
 )
 
 _MOST_BYTES = 64 * 2**20
+_LONGEST_NAME = 200  # of a case; masks, reports and pictures are called after it
 
 Row = dict[str, str]
 
@@ -51,11 +53,17 @@ def read_rows(path: Path) -> list[Row]:
         raise MissingInputError(f"cannot read the table {path}: {error}; give a CSV in UTF-8") from error
     twice = next((name for name in headings if headings.count(name) > 1 and name), None)
     if twice is not None:
-        raise UsageError(f"the table {path} has the column {twice} twice; keep one")
+        raise UsageError(f"the table {path} has the column {shown(twice)} twice; keep one")
     if not rows:
         raise UsageError(f"the table {path} has no rows; give one per case")
     if any("\0" in str(cell) for row in rows for cell in row.values()):
         raise MissingInputError(f"the table {path} holds null characters; give a CSV in UTF-8")
+    for row in rows:
+        if len(row.get("case", "")) > _LONGEST_NAME:
+            raise UsageError(
+                f"the table {path} has a case with a name of {len(row['case'])} characters, and "
+                f"{_LONGEST_NAME} are taken at most; shorten it"
+            )
     return rows
 
 
@@ -87,7 +95,9 @@ def read_table(path: Path, needed: Iterable[str] = (), *, others: bool = True) -
     rows = read_rows(path)
     unknown = [name for name in rows[0] if name not in COLUMNS]
     if unknown and not others:
-        raise UsageError(f"the table {path} has the unknown column {unknown[0]}; known are {', '.join(COLUMNS)}")
+        raise UsageError(
+            f"the table {path} has the unknown column {shown(unknown[0])}; known are {', '.join(COLUMNS)}"
+        )
     for column in ("case", *needed):
         require_column(path, rows, column)
         for row in rows:
@@ -103,7 +113,7 @@ def read_table(path: Path, needed: Iterable[str] = (), *, others: bool = True) -
 def require_column(path: Path, rows: Sequence[Row], column: str) -> None:
     """Raise UsageError unless a table has a column."""
     if column not in rows[0]:
-        got = ", ".join(name for name in rows[0] if name) or "missing"
+        got = shown(", ".join(name for name in rows[0] if name)) or "missing"
         raise UsageError(f"the table {path} lacks the column {column}; its columns are {got}")
 
 
@@ -130,8 +140,10 @@ def _case(path: Path, name: str, row: Row) -> Case:
         raise UsageError(f"{path} has a case called {name!r}, which cannot name a file; rename it")
     files = {role: path.parent / row[role] for role in ("ct", "pet", "truth") if row[role]}
     for role, file in files.items():
-        if not file.exists():
-            raise MissingInputError(f"{path} names the {role} {file} of case {name}, which is not there")
+        if not _is_there(file):
+            raise MissingInputError(
+                f"{path} names the {role} {shown(file)} of case {shown(name)}, which is not there; correct it"
+            )
     return Case(
         name,
         files["ct"],
@@ -144,6 +156,14 @@ def _case(path: Path, name: str, row: Row) -> Case:
         data_set=row["data_set"] or None,
         subset=row["subset"] or None,
     )
+
+
+def _is_there(path: Path) -> bool:
+    """Ask whether there is a file or folder; what the system refuses to look for is not there."""
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _is_file(path: Path) -> bool:
