@@ -64,7 +64,7 @@ RUN = [
     ),
     algorithm_("report lies in a file", lambda w: w.run("--report", w / "notes.txt/r.json"), "not a folder"),
     algorithm_("report's name is too long", lambda w: w.run("--report", w / ("r" * 300)), "File name too long"),
-    algorithm_("report's name has a null", lambda w: w.run("--report", "a\0b"), "is not valid UTF-8 text"),
+    algorithm_("report's name has a null", lambda w: w.run("--report", "a\0b"), "holds a null byte"),
     algorithm_("report's name is Latin-1", lambda w: w.run("--report", "caf\udce9"), "is not valid UTF-8 text"),
     algorithm_("picture is a device", lambda w: w.run("--picture", "/dev/zero"), "/dev/zero is a device"),
     algorithm_(
