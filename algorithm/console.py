@@ -142,9 +142,10 @@ def _check_words(words: Sequence[str]) -> None:
     given = {f"{name}=": value for name, value in os.environ.items() if name.startswith(PREFIX)}
     for what, word in [*(("", word) for word in words), *given.items()]:
         if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
-            shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:200]
-            wrong = "holds a null byte" if "\0" in word else "is not valid UTF-8 text"
-            raise UsageError(f"the argument {what}{shown} {wrong}; rename the file, or give another path to it")
+            named = what + word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")[:200]
+            if "\0" in word:
+                raise UsageError(f"the argument {named} holds a null byte; give a path without it")
+            raise UsageError(f"the argument {named} is not valid UTF-8 text; rename the file")
 
 
 def platform_invokes() -> bool:
