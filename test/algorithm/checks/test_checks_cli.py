@@ -24,7 +24,7 @@ AS_DICOM = ("folder of DICOM", "single DICOM file")  # the command reads DICOM; 
 # Refused before any reader sees them, since no library could take them.
 ON_THE_COMMAND_LINE = {
     "name in Latin-1": "is not valid UTF-8 text; rename",
-    "null byte in the name": "holds a null byte; rename",
+    "null byte in the name": "holds a null byte; give a path",
 }
 SAMPLE = [
     odd for number, odd in enumerate(ALL) if odd.name not in AS_DICOM and (odd.name in NAMED or number % 9 == 0)
