@@ -24,6 +24,9 @@ SOFTWARE = "h2aseg"
 MASK_NOTE = f"{SOFTWARE} tumour mask"
 """In a mask's header: NIfTI-1's ``descrip``, and MetaImage's ``ITK_FileNotes``."""
 
+MASK_NAME = "tumour.nii.gz"
+"""Of the mask in a folder of a case's results."""
+
 _HEAD = 64 * 2**10  # bytes in which a file's marks lie
 _PNG_HEADER_END = 33  # signature and IHDR
 _REPORT_BEGINS = '{\n  "software_version": "'

@@ -24,6 +24,7 @@ from algorithm.job import Result
 from algorithm.outputs import (
     CASE_RECORD,
     MASK,
+    MASK_NAME,
     PAGE,
     PICTURE,
     RUN_REPORT,
@@ -36,7 +37,6 @@ from algorithm.outputs import (
 from algorithm.picture import write_picture
 from algorithm.report import RunReport, write_report
 
-MASK_NAME = "tumour.nii.gz"
 SEGMENTATION_NAME = "tumour.seg.dcm"
 PICTURE_NAME = "picture.png"
 PAGE_NAME = "report.html"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from algorithm import __version__
 from algorithm.files import sha256_of
+from algorithm.outputs import MASK_NAME
 from algorithm.report import write_json
-from algorithm.results import MASK_NAME, NAMES, REPORT_NAME
+from algorithm.results import NAMES, REPORT_NAME
 
 RECORD_NAME = "case.json"
 

@@ -24,9 +24,9 @@ from algorithm.errors import MissingInputError, UsageError
 from algorithm.files import check_writable, claimed, is_file, is_folder
 from algorithm.inference.budget import process_start
 from algorithm.inference.progress import Progress
+from algorithm.outputs import MASK_NAME
 from algorithm.reading import DicomChoice
 from algorithm.results import (
-    MASK_NAME,
     PICTURE_NAME,
     REPORT_NAME,
     Wanted,

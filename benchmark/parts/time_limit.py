@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from algorithm.images import same_geometry
+from algorithm.outputs import MASK_NAME
 from benchmark.parts.rows import Row, body_text, command, patches_of
 from benchmark.process import ROOT, ChildError
 from benchmark.results import NOT_THERE, Section, short, table
@@ -57,8 +58,6 @@ def _deadline_row(session: Session, setting: str, device: str, precision: str, l
     seconds = time.monotonic() - began
     if not report.is_file():
         raise ChildError(f"predict --time-limit {limit:g} ended with exit code {ended.returncode} and no report")
-    from algorithm.results import MASK_NAME  # here, since it brings torch
-
     done = json.loads(report.read_text())
     return {
         "setting": setting,

@@ -78,7 +78,12 @@ class Line:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m evaluation compare``."""
-    parser.add_argument("--truth", type=Path, required=True, metavar="T", help="Folder of true masks.")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="T",
+        help="Folder of true masks. Not needed where the cases of --cases bring their truth.",
+    )
     parser.add_argument(
         "--prediction",
         action="append",

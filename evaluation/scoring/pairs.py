@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from algorithm.cases import IMAGE_SUFFIXES, Row, case_name, masks_in, read_table, tracer_of
+from algorithm.cases import IMAGE_SUFFIXES, Row, case_name, list_cases, masks_in, read_table, tracer_of
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.outputs import MASK_NAME
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class Pair:
     subset: str | None
 
 
-def find_pairs(truth: Path, prediction: Path, table: Path | None = None) -> tuple[list[Pair], list[Path]]:
+def find_pairs(truth: Path | None, prediction: Path, table: Path | None = None) -> tuple[list[Pair], list[Path]]:
     """Match predictions to truths.
 
     Parameters
     ----------
     truth, prediction : Path
         Two files, or two folders. In folders the truths define the cases; a prediction belongs to the truth of the
-        same name, whatever their image formats.
+        same name, whatever their image formats. Without a truth, see :func:`pairs_of_cases`.
     table : Path or None
         CSV of the cases, see :mod:`algorithm.cases`. Its paths lie inside the two folders, or beside the table.
 
@@ -42,6 +43,10 @@ def find_pairs(truth: Path, prediction: Path, table: Path | None = None) -> tupl
     UsageError
         A folder is paired with a file, or the table is wrong.
     """
+    if truth is None:
+        if table is None:
+            raise UsageError("where the truth lies is missing; give --truth, or --cases with cases that have one")
+        return pairs_of_cases(table, prediction)
     for path, what in ((truth, "truth"), (prediction, "prediction")):
         if not path.exists():
             raise MissingInputError(f"the {what} {path} does not exist; give a mask or a folder of masks")
@@ -65,6 +70,36 @@ def find_pairs(truth: Path, prediction: Path, table: Path | None = None) -> tupl
         ]
     used = {pair.prediction for pair in pairs}
     return pairs, [path for path in predictions.values() if path not in used]
+
+
+def pairs_of_cases(source: Path, prediction: Path) -> tuple[list[Pair], list[Path]]:
+    """Match predictions to cases that bring their own truth: a CSV or a tree of any layout.
+
+    Parameters
+    ----------
+    source : Path
+        As :func:`algorithm.cases.list_cases` takes it.
+    prediction : Path
+        Folder of masks by the cases' names, or of a cohort's results, one folder per case.
+
+    Raises
+    ------
+    MissingInputError
+        There are no cases, one has no truth, or there is no such folder of predictions.
+    """
+    if not prediction.is_dir():
+        raise MissingInputError(f"the predictions {prediction} are no folder; give the folder of the masks")
+    masks, pairs = masks_in(prediction), []
+    for case in list_cases(source):
+        if case.truth is None:
+            raise MissingInputError(
+                f"the case {case.name} in {source} has no truth; leave it out, or add its truth"
+            )
+        of_cohort = prediction / case.name / MASK_NAME
+        mask = masks.get(case.name) or (of_cohort if of_cohort.is_file() else None)
+        pairs.append(Pair(case.name, case.truth, mask, case.subset or case.tracer))
+    used = {pair.prediction for pair in pairs}
+    return pairs, [path for path in masks.values() if path not in used]
 
 
 def _listed_pair(

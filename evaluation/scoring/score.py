@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction", type=Path, required=True, metavar="P", help="Mask to score, or folder of masks."
     )
-    parser.add_argument("--truth", type=Path, required=True, metavar="T", help="True mask, or folder of them.")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="T",
+        help="True mask, or folder of them. Not needed where the cases of --cases bring their truth.",
+    )
     add_scoring_arguments(parser)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="Write results and aggregates as metrics.json has them."
@@ -55,10 +60,10 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cases",
         type=Path,
-        metavar="CSV",
-        help="Score the cases of this list only: case, and any of truth and prediction (paths inside the two "
-        "folders or beside the list; by name where left out) and subset (by the prefix fdg_ or psma_ where "
-        "left out).",
+        metavar="LIST_OR_TREE",
+        help="Without --truth, cases with their truth: a CSV, or a tree of studies in any layout. With it, a CSV "
+        "of the cases to score: case, and any of truth and prediction (paths inside the two folders or beside the "
+        "list; by name where left out) and subset (by the prefix fdg_ or psma_ where left out).",
     )
     parser.add_argument(
         "--tolerance",

@@ -309,3 +309,32 @@ def test_the_paths_of_a_list_may_lie_beside_it(cohort, tmp_path):
     (pair,), _ = find_pairs(cohort / "truth", cohort / "prediction", table)
     assert (pair.truth, pair.prediction) == (cohort / "truth/psma_c.nii.gz", cohort / "prediction/stray.mha")
     assert pair.subset == "psma"
+
+
+def tree_of_two(root):
+    """Two studies of AutoPET's layout, and a mask for the first alone."""
+    for name, mask in (("PETCT_a", TWO), ("PETCT_b", ONE)):
+        for file in ("CTres", "SUV", "SEG"):
+            write(root / f"tree/{name}/study/{file}.nii.gz", mask)
+    return root / "tree"
+
+
+@pytest.mark.parametrize("place", ["masks/PETCT_a_study.mha", "masks/PETCT_a_study/tumour.nii.gz"])
+def test_cases_of_a_tree_bring_their_truth(tmp_path, capsys, place):
+    tree = tree_of_two(tmp_path)
+    write(tmp_path / place, TWO)
+    assert main(["score", "--cases", str(tree), "--prediction", str(tmp_path / "masks"), "--edition", "III"]) == 0
+    out = capsys.readouterr().out
+    assert "PETCT_a_study" in out
+    assert "Missing, counted as-empty: PETCT_b_study" in out
+
+
+def test_without_a_truth_there_is_nothing_to_score(tmp_path, capsys):
+    tree = tree_of_two(tmp_path)
+    (tree / "PETCT_b/study/SEG.nii.gz").unlink()
+    (tmp_path / "masks").mkdir()
+    words = ["score", "--cases", str(tree), "--prediction", str(tmp_path / "masks")]
+    assert main(words) == 2
+    assert "the case PETCT_b_study in" in capsys.readouterr().err
+    assert main(words[:1] + words[3:]) == 2
+    assert "where the truth lies is missing; give --truth, or --cases" in capsys.readouterr().err
