@@ -121,7 +121,9 @@ class RunningOptions:
             if value is not None and not 1 <= value <= _MOST:
                 raise UsageError(f"--{name.replace('_', '-')} must lie between 1 and {_MOST:,}, got {value}")
         if not self.time_budget >= 0:
-            raise UsageError(f"--time-budget must be a number of seconds that is not negative, got {self.time_budget:g}")
+            raise UsageError(
+                f"--time-budget must be a number of seconds that is not negative, got {self.time_budget:g}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ TRAINING = [
     training_("overlap of 1", lambda w: w.fit("--overlap", 1), "--overlap must be at least 0 and below 1"),
     training_("patch of 17", lambda w: w.fit("--patch", 17, 32, 32), "must be a multiple of 16"),
     training_("no workers", lambda w: w.fit("--workers", 0), "--workers must lie between 1 and"),
-    training_("budget is NaN", lambda w: w.fit("--time-budget", "nan"), "--time-budget must be a number of seconds"),
+    training_(
+        "budget is NaN", lambda w: w.fit("--time-budget", "nan"), "--time-budget must be a number of seconds"
+    ),
     training_("no steps", lambda w: w.fit("--steps", 0), "steps must be above 0"),
     training_("learning rate is NaN", lambda w: w.fit("--learning-rate", "nan"), "learning_rate must be above 0"),
     training_("share is NaN", lambda w: w.fit("--share", "nan"), "--share takes one positive number"),
