@@ -17,14 +17,10 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.__main__ import main
-from algorithm.cases import list_cases
 from algorithm.cohort.record import is_done, read_record
 from algorithm.job import Segmenter
-from algorithm.results import NAMES
 from test.conftest import ROOT
 from test.support.checkpoints import write_checkpoint
-from test.support.dicom import edit_all
-from test.support.studies import write_study
 from test.support.trees import write_tree
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1", "--no-html")
@@ -234,62 +230,6 @@ class TestBadCases:
         (tmp_path / "lesions.csv").write_text("mine")
         assert cohort(tree, tmp_path) == 2
         assert (tmp_path / "lesions.csv").read_text() == "mine"
-
-
-class TestDicomTree:
-    def test_every_study_is_a_case(self, cohort, tmp_path) -> None:
-        tree = tmp_path / "tree"
-        for patient in ("p1", "p2"):
-            write_study(tree / patient / "study", patient)
-        write_study(tree / "p3" / "without_weight", "p3", pet_edit=edit_all(PatientWeight=None))
-        shutil.copytree(tree / "p1/study/ct", tree / "p4/only_ct", copy_function=with_other_study)
-        (tree / "p1" / "readme.txt").write_text("not DICOM")
-
-        assert cohort(tree, tmp_path / "out") == 4
-
-        table = rows(tmp_path / "out" / "cohort.csv")
-        assert [(row["case"], row["status"]) for row in table] == [
-            ("p1_study", "done"),
-            ("p2_study", "done"),
-            ("p3_without_weight", "failed"),
-        ]
-        assert "give the weight with --weight-kg" in table[2]["notes"]
-        assert names_in(tmp_path / "out" / "p1_study") == {*NAMES, "case.json"} - {"report.html"}
-
-    @pytest.mark.parametrize("where", ["out", "."], ids=["among the patients", "beside the slices"])
-    def test_results_may_lie_in_the_tree(self, cohort, tmp_path, segmented, where) -> None:
-        for patient in ("p1", "p2"):
-            write_study(tmp_path / patient, patient)
-        assert cohort(tmp_path, tmp_path / where) == 0
-        segmented.clear()
-
-        assert cohort(tmp_path, tmp_path / where) == 0
-
-        assert segmented == []
-        assert [row["case"] for row in rows(tmp_path / where / "cohort.csv")] == ["p1", "p2"]
-
-    def test_a_job_with_dicom_sockets_is_one_case(self, tmp_path) -> None:
-        write_study(tmp_path / "job" / "images")
-
-        (case,) = list_cases(tmp_path)
-
-        assert (case.name, case.ct, case.pet) == ("job", tmp_path / "job/images/ct", tmp_path / "job/images/pet")
-
-    def test_a_table_may_name_folders(self, cohort, tmp_path) -> None:
-        write_study(tmp_path / "study")
-        (tmp_path / "cases.csv").write_text("case,ct,pet\nx,study,study\n")
-
-        assert cohort(tmp_path / "cases.csv", tmp_path / "out", "--no-dicom-seg") == 0
-
-        assert names_in(tmp_path / "out" / "x") == {"tumour.nii.gz", "picture.png", "report.json", "case.json"}
-
-
-def with_other_study(source: str, target: str) -> None:
-    import pydicom
-
-    dataset = pydicom.dcmread(source)
-    dataset.StudyInstanceUID += ".1"
-    dataset.save_as(target)
 
 
 @pytest.mark.parametrize(
