@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from algorithm import lesions as module
 from algorithm.lesions import PEAK_RADIUS_MM, measure_burden, number_lesions
 from algorithm.postprocessing import lesions as labelled
-from algorithm.postprocessing import measure_lesions
+from test.support.plain_lesions import measure_lesions
 
 SPACING = (2.0, 3.0, 4.0)  # x, y, z
 

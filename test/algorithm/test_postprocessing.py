@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from algorithm.description import Postprocessing
-from algorithm.postprocessing import clean_mask, lesions, measure_lesions
+from algorithm.lesions import measure_burden
+from algorithm.postprocessing import clean_mask, lesions
 
 SPACING = (2.0, 3.0, 4.0)
 VOXEL_ML = 0.024
@@ -40,7 +41,7 @@ def test_no_lesion() -> None:
     mask = np.zeros((3, 3, 3), np.uint8)
 
     assert lesions(mask)[1] == 0
-    assert measure_lesions(mask, sitk.GetImageFromArray(mask.astype(np.float32))) == ()
+    assert measure_burden(mask, sitk.GetImageFromArray(mask.astype(np.float32))).lesions == ()
     assert not clean_mask(mask, mask.astype(np.float32), SPACING, Postprocessing(1.0, 1.0)).any()
 
 
@@ -95,7 +96,7 @@ def test_measures_of_two_lesions() -> None:
     pet.SetOrigin((100, 200, 300))
     pet.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
 
-    larger, smaller = measure_lesions(mask, pet)
+    larger, smaller = measure_burden(mask, pet).lesions
 
     assert larger.volume_ml == pytest.approx(2 * VOXEL_ML)
     assert (larger.suv_max, larger.suv_mean) == (7, 5.5)
@@ -113,7 +114,7 @@ def test_measures_equal_visiting_each_lesion(seed: int, density: float) -> None:
     pet.SetSpacing(SPACING)
     labels, count = lesions(mask)
 
-    measured = measure_lesions(mask, pet)
+    measured = measure_burden(mask, pet).lesions
 
     expected = sorted(
         ((labels == n).sum() * VOXEL_ML, suv[labels == n].max(), suv[labels == n].mean())

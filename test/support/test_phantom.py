@@ -6,9 +6,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from algorithm.images import read_mask, read_pet_ct, same_geometry
-from algorithm.postprocessing import measure_lesions
 from algorithm.sockets import Edition, find_job
 from test.support.phantom import CT_STEP, INPUT, PET_STEP, TRUTH, make_torso
+from test.support.plain_lesions import measure_lesions
 
 
 def test_committed_files_are_small() -> None:

@@ -2,70 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
-from pathlib import Path
 
 import pytest
 
-from algorithm.__main__ import main
 from algorithm.cases import list_cases
-from algorithm.job import Segmenter
 from algorithm.results import NAMES
-from test.support.checkpoints import write_checkpoint
+from test.support.cohorts import names_in, rows
 from test.support.dicom import edit_all
 from test.support.studies import write_study
-from test.support.trees import write_tree
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1", "--no-html")
 PATIENTS = ("anna", "bert", "carl")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tree(tmp_path_factory.mktemp("tree"), *PATIENTS)
-
-
-@pytest.fixture
-def cohort(checkpoint):
-    def call(cases: Path, out: Path, *more: object) -> int:
-        return main(
-            [str(each) for each in ("predict", "--cases", cases, out, "--weights", checkpoint, *QUICK, *more)]
-        )
-
-    return call
-
-
-@pytest.fixture
-def segmented(monkeypatch) -> list[str]:
-    """The CTs that were segmented."""
-    seen: list[str] = []
-    segment = Segmenter.segment
-
-    def noted(self, ct, pet, *arguments, **options):
-        seen.append(ct.parent.parent.name)
-        return segment(self, ct, pet, *arguments, **options)
-
-    monkeypatch.setattr(Segmenter, "segment", noted)
-    return seen
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def without_seconds(path: Path) -> list[dict[str, str]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows(path)]
-
-
-def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def with_other_study(source: str, target: str) -> None:
