@@ -199,3 +199,16 @@ def test_a_taken_port_is_a_sentence(service: Service) -> None:
         UsageError, match=rf"cannot listen on 127.0.0.1:{service.port}: .*; choose another --host or"
     ):
         serve(lambda: lambda called: None, "127.0.0.1", service.port)
+
+
+def test_sigterm_right_after_an_answer_is_not_lost(tmp_path: Path) -> None:
+    """It can arrive while the server is about to wait for the next call."""
+    for number in range(8):
+        (tmp_path / str(number)).mkdir()
+        service = Service(tmp_path / str(number))
+        service.wait_until_ready()
+        service.order("good")
+        assert service.ask("POST", "/invoke")[0] == 201
+        code, _, seconds = service.end()
+        assert code == 0
+        assert seconds < 2
