@@ -121,8 +121,8 @@ class _Server(http.server.ThreadingHTTPServer):
     def next_call(self) -> _Call:
         """Return the next call, whenever it comes.
 
-        A signal that arrives on the way into a wait does not end it, and the platform sends SIGTERM just when a job
-        was answered. So no wait is long.
+        A signal that arrives on the way into a wait does not end it, and the platform sends SIGTERM just when a
+        job was answered. So no wait is long.
         """
         while True:
             with contextlib.suppress(queue.Empty):
