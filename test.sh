@@ -61,13 +61,13 @@ supply() { # known weaknesses of what the images install; its licences are pytes
     fi
 }
 
-pytest() {
-    check pytest env OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto
+pytest() { # a file's tests stay together: those of a document's commands build on one another
+    check pytest env OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto --dist loadfile
 }
 
 numerical() { # once more as a processor without AVX-512 and AMX computes: other kernels, other rounding
     check 'pytest, numerical, AVX2' env OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
-        "$PYTHON" -m pytest --numprocesses auto -m numerical
+        "$PYTHON" -m pytest --numprocesses auto --dist loadfile -m numerical
 }
 
 container() { # the tests in real containers, unless there is no engine to run them

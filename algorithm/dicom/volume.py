@@ -19,9 +19,7 @@ from algorithm.dicom.headers import Header, number, numbers, pydicom_module, tex
 from algorithm.dicom.series import Series
 from algorithm.dicom.stack import Slice, slice_step
 from algorithm.errors import InstallationError, InvalidImageError, UnreadableImageError
-
-AIR_HU = -1024.0
-"""What padding becomes: the CT number outside the field of view, as in AutoPET's CTs."""
+from algorithm.images import AIR_HU
 
 _HU_TYPES = ("", "HU", "HU_MOD", "US")
 """RescaleType (0028,1054) of CT numbers; US is "unspecified". Dual-energy maps have others (PS3.3 C.11.1.1.2)."""

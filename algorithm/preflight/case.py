@@ -9,11 +9,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from algorithm.errors import MissingInputError
+from algorithm.images import AIR_HU
 from algorithm.sockets import CT_FOLDER, PET_FOLDER, find_job
 
 SIZE = (400, 400, 326)  # voxels of a whole body in AutoPET, x, y, z
 SPACING_MM = (2.036, 2.036, 3.0)
-_AIR_HU, _NO_UPTAKE = -1024.0, 0.0
+_NO_UPTAKE = 0.0
 
 
 def enlarge(source: Path, target: Path) -> None:
@@ -35,7 +36,7 @@ def enlarge(source: Path, target: Path) -> None:
         ``source`` holds no job.
     """
     job = find_job(source, target / "nothing")
-    for path, folder, air in ((job.ct, CT_FOLDER, _AIR_HU), (job.pet, PET_FOLDER, _NO_UPTAKE)):
+    for path, folder, air in ((job.ct, CT_FOLDER, AIR_HU), (job.pet, PET_FOLDER, _NO_UPTAKE)):
         image = _repeated(sitk.ReadImage(str(path)))
         place = target / folder / path.name
         place.parent.mkdir(parents=True)

@@ -27,6 +27,7 @@ from algorithm.cases import WHERE_CASES_LIE, Case, case_name, list_cases, masks_
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.outputs import SOFTWARE, written_as
+from algorithm.picture import BLACK_SUV
 from algorithm.postprocessing import lesions
 from evaluation.outputs import ERROR_MAP, make_way
 
@@ -36,7 +37,6 @@ TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 1, 2, 3
 COLOURS = {TRUE_POSITIVE: "#d7191c", FALSE_POSITIVE: "#ffd000", FALSE_NEGATIVE: "#1f3fff"}
 NAMES = {TRUE_POSITIVE: "true positive", FALSE_NEGATIVE: "false negative", FALSE_POSITIVE: "false positive"}
 
-SUV_WHITE_TO_BLACK = 10.0
 SLICES = 4
 SLICE_DISTANCE_MM = 20.0
 
@@ -200,7 +200,7 @@ def read_errors(pet: Path, truth: Path, prediction: Path) -> ErrorMap:
 def _heading(errors: ErrorMap, title: str) -> str:
     misses = len(errors.misses)
     missed = "no lesion missed" if not misses else f"{misses} lesion{'s' if misses > 1 else ''} missed (boxes)"
-    return f"{title}: {missed}; PET inverted, SUV 0 to {SUV_WHITE_TO_BLACK:g}"
+    return f"{title}: {missed}; PET inverted, SUV 0 to {BLACK_SUV:g}"
 
 
 def _draw_projection(axes: Axes, errors: ErrorMap, *, axis: int, title: str, sides: tuple[str, str]) -> None:
@@ -244,9 +244,7 @@ def _show(
     height, width = codes.shape[0] * step[1], codes.shape[1] * step[0]
     bottom_and_top = (0.0, height) if origin == "lower" else (height, 0.0)
     extent = (0.0, width, *bottom_and_top)
-    axes.imshow(
-        suv, cmap="gray_r", vmin=0, vmax=SUV_WHITE_TO_BLACK, extent=extent, origin=origin, interpolation="bilinear"
-    )
+    axes.imshow(suv, cmap="gray_r", vmin=0, vmax=BLACK_SUV, extent=extent, origin=origin, interpolation="bilinear")
     axes.imshow(overlay(codes), extent=extent, origin=origin, interpolation="nearest")
     for columns, rows in boxes:
         left, low = columns.start * step[0] - _BOX_MARGIN_MM, rows.start * step[1] - _BOX_MARGIN_MM

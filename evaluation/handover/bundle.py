@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 import algorithm
 from algorithm.errors import MissingInputError
+from algorithm.files import sha256_of
 from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
@@ -158,15 +159,6 @@ def report_of(case: CaseRecord) -> str:
     return f"reports/{case.name}.json"
 
 
-def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def voxels_sha256(mask: sitk.Image) -> str:
     """Return the SHA-256 of a mask's geometry and voxels.
 
@@ -183,7 +175,7 @@ def folder_sha256(folder: Path, pattern: str = "*.py") -> str:
     """Return one SHA-256 over the names and contents of a folder's files, in sorted order."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob(pattern)):
-        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ import torch
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import OutputError, UsageError
-from algorithm.files import check_writable, written_whole
+from algorithm.files import check_writable, sha256_of, written_whole
 from algorithm.images import read_image, read_mask, write_mask
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.precision import PRECISIONS
@@ -36,7 +36,6 @@ from evaluation.handover.bundle import (
     code_version,
     device_class,
     exact_requirements,
-    file_sha256,
     image_digest,
     predict,
     resolve,
@@ -113,7 +112,7 @@ def make_bundle(
 
 def _hashes(bundle: Path) -> dict[str, str]:
     files = (path for path in sorted(bundle.rglob("*")) if path.is_file())
-    return {path.relative_to(bundle).as_posix(): file_sha256(path) for path in files}
+    return {path.relative_to(bundle).as_posix(): sha256_of(path) for path in files}
 
 
 def _write_scores(out: Path, folder: Path, records: Sequence[CaseRecord], edition: str) -> None:
@@ -206,7 +205,7 @@ def main(args: argparse.Namespace) -> int:
     )
     count = len(manifest.cases)
     masks = "one mask" if count == 1 else f"{count} masks"
-    print(f"wrote {args.out} with {masks}; manifest sha256 {file_sha256(args.out / MANIFEST)}")
+    print(f"wrote {args.out} with {masks}; manifest sha256 {sha256_of(args.out / MANIFEST)}")
     return 0
 
 
@@ -219,7 +218,7 @@ def _input(path: Path, folder: Path) -> File:
     relative = Path(os.path.relpath(path, folder))
     if ".." in relative.parts:
         raise UsageError(f"the input {path} lies outside {folder}; put all inputs of a hand-over into one folder")
-    return File(relative.as_posix(), file_sha256(path))
+    return File(relative.as_posix(), sha256_of(path))
 
 
 def _require_empty(out: Path) -> None:

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from algorithm.errors import InstallationError, MissingInputError, UsageError, UserError
+from algorithm.files import sha256_of
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from evaluation.handover.bundle import (
     BundleSettings,
@@ -27,7 +28,6 @@ from evaluation.handover.bundle import (
     Predict,
     code_version,
     device_class,
-    file_sha256,
     predict,
     resolve,
     voxels_sha256,
@@ -260,14 +260,14 @@ def _changed_files(manifest: Manifest, bundle: Path) -> Iterator[str]:
             yield f"the {kind} {path} is missing from the bundle"
         elif (bundle / path).stat().st_size == 0:
             yield f"the {kind} {path} is empty"
-        elif (found := file_sha256(bundle / path)) != expected:
+        elif (found := sha256_of(bundle / path)) != expected:
             yield f"the {kind} {path} was changed: its sha256 is {found}, the manifest says {expected}"
 
 
 def _changed_inputs(manifest: Manifest, folder: Path) -> Iterator[str]:
     for case in manifest.cases:
         for what, (path, expected) in _inputs(case).items():
-            if (folder / path).is_file() and (found := file_sha256(folder / path)) != expected:
+            if (folder / path).is_file() and (found := sha256_of(folder / path)) != expected:
                 yield f"the {what} of case {case.name} ({path}) was changed: its sha256 is {found}, was {expected}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
+from algorithm.callcache import key_of
 from algorithm.cases import Case
 from algorithm.description import Description
 from algorithm.files import written_whole
@@ -104,9 +104,5 @@ class InProcess:
         return np.concatenate(list(restore(seen.prediction.probability, seen.grid, pair.pet)))
 
     def _key(self, case: Case) -> str:
-        digest = hashlib.sha256(f"{self.settings.flips} {self.segmenter.device.type} {torch.__version__}".encode())
-        for each in self.checkpoints:
-            digest.update(each.description.sha256.encode())
-        for path in (case.ct, case.pet):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()[:32]
+        how = (self.settings.flips, self.segmenter.device.type, torch.__version__)
+        return key_of((case.ct, case.pet), how, [each.description.sha256 for each in self.checkpoints])

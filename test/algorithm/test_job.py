@@ -19,7 +19,6 @@ from algorithm.description import Description, Normalisation, Postprocessing
 from algorithm.errors import WeightsError
 from algorithm.images import PetCt, read_pet_ct
 from algorithm.inference.case_run import Prediction
-from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.inference.windows import fit_box
 from algorithm.job import Segmenter
@@ -35,20 +34,6 @@ UNCHECKED = replace(QUICK, no_checks=CHECK_NAMES)  # for images that show no bod
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
     return load_checkpoint(write_checkpoint(tmp_path))
-
-
-@pytest.fixture
-def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
-    """Whatever predictors return while the test runs."""
-    seen: list[Prediction] = []
-    predict = Predictor.predict
-
-    def recorded(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
-        seen.append(predict(self, *arguments, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(Predictor, "predict", recorded)
-    return seen
 
 
 def test_mask_equals_the_plain_way(checkpoint: Checkpoint) -> None:

@@ -27,20 +27,6 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     return load_checkpoint(write_checkpoint(tmp_path))
 
 
-@pytest.fixture
-def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
-    """Whatever predictors return while the test runs."""
-    seen: list[Prediction] = []
-    predict = Predictor.predict
-
-    def recorded(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
-        seen.append(predict(self, *arguments, **options))
-        return seen[-1]
-
-    monkeypatch.setattr(Predictor, "predict", recorded)
-    return seen
-
-
 class TestTime:
     """Predictors that find the case too large for the time."""
 

@@ -13,13 +13,13 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.description import read_description
+from algorithm.files import sha256_of
 from algorithm.images import read_image
 from algorithm.lesions import measure_burden
 from algorithm.report import Geometry
 from evaluation.handover.bundle import (
     BundleSettings,
     SegmentedCase,
-    file_sha256,
     voxels_sha256,
 )
 from evaluation.handover.manifest import read_manifest
@@ -63,7 +63,7 @@ def rewrite(bundle: Path, **changes: Any) -> None:
         dataclasses.replace(case, voxels_sha256=voxels_sha256(sitk.ReadImage(str(bundle / case.mask))))
         for case in manifest.cases
     )
-    files = {path: file_sha256(bundle / path) for path in manifest.files}
+    files = {path: sha256_of(bundle / path) for path in manifest.files}
     (bundle / "manifest.json").write_text(dataclasses.replace(manifest, cases=cases, files=files).to_json())
 
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import evaluation.handover.verify
 from algorithm.cases import list_cases
 from algorithm.errors import MissingInputError, OutputError, UsageError, WeightsError
+from algorithm.files import sha256_of
 from evaluation.__main__ import main as command
 from evaluation.handover import bundle as bundles
 from evaluation.handover.bundle import (
     Manifest,
     SegmentedCase,
-    file_sha256,
     voxels_sha256,
 )
 from evaluation.handover.make import add_arguments, make_bundle
@@ -55,7 +55,7 @@ def test_a_bundle_holds_what_it_promises(bundle, inputs, checkpoint):
     assert [case.name for case in manifest.cases] == ["a", "synthetic_b"]
     assert [case.synthetic for case in manifest.cases] == [False, True]
     assert manifest.cases[0].pet.path == "a/SUV.nii.gz"
-    assert manifest.cases[0].pet.sha256 == file_sha256(inputs / "a" / "SUV.nii.gz")
+    assert manifest.cases[0].pet.sha256 == sha256_of(inputs / "a" / "SUV.nii.gz")
     assert manifest.settings == SETTINGS
     metrics = json.loads((bundle / "metrics.json").read_text())
     assert [result["case"] for result in metrics["results"]] == ["a", "synthetic_b"]
@@ -197,7 +197,7 @@ def test_the_product_itself_hands_over_and_verifies(checkpoint, tmp_path, capsys
         )
         == 0
     )
-    assert f"manifest sha256 {file_sha256(out / 'manifest.json')}" in verdict(capsys)
+    assert f"manifest sha256 {sha256_of(out / 'manifest.json')}" in verdict(capsys)
     manifest = read_manifest(out)
     assert manifest.settings.device == "cpu"
     assert manifest.settings.precision in ("float32", "bfloat16")

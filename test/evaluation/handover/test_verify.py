@@ -12,10 +12,8 @@ import SimpleITK as sitk
 import evaluation.handover.verify
 from algorithm import __version__
 from algorithm.errors import MissingInputError, UsageError, WeightsError
+from algorithm.files import sha256_of
 from evaluation.__main__ import main as command
-from evaluation.handover.bundle import (
-    file_sha256,
-)
 from evaluation.handover.manifest import read_manifest
 from evaluation.handover.verify import verify
 from test.support.bundles import (
@@ -43,7 +41,7 @@ def test_one_voxel_of_one_mask(bundle, inputs, capsys):
 def test_one_voxel_with_the_files_hash_forged(bundle, inputs, capsys):
     flip_a_voxel(bundle / "masks/a.mha")
     manifest = read_manifest(bundle)
-    files = {**manifest.files, "masks/a.mha": file_sha256(bundle / "masks/a.mha")}
+    files = {**manifest.files, "masks/a.mha": sha256_of(bundle / "masks/a.mha")}
     (bundle / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
     assert verify(bundle, inputs, predict=threshold) == 1
     lines = capsys.readouterr().out.splitlines()
