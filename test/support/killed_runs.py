@@ -4,7 +4,8 @@ Each is a fork, so that none has to import torch.
 
 ``python -m test.support.killed_runs FOLDER WEIGHTS COUNT SEED`` kills COUNT runs, half by SIGTERM, half by KILL,
 each into an output folder of its own below FOLDER, and prints what it did as JSON. Half of the moments lie in
-the last fifth of a run, where files are written.
+the last fifth of a run, where files are written; how long a run takes is learnt on the way, as a machine is busy
+at one moment and idle at the next.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from algorithm.__main__ import main
 from test.support.phantom import INPUT
 
 _PATIENCE_S = 120.0
+_LONGER = 1.02
 
 
 def start(output: Path, weights: Path) -> int:
@@ -69,6 +71,7 @@ def kill_some(folder: Path, weights: Path, count: int, seed: int) -> list[dict[s
         time.sleep(moment)
         os.kill(child, what)  # one that has ended already is a zombie until it is waited for
         code = ended(child)
+        seconds = min(seconds, moment) if code == 0 else seconds * _LONGER
         told.append({"run": name, "signal": int(what), "after_s": moment, "code": code})
     return told
 
