@@ -24,11 +24,11 @@ from torch import Tensor
 from training.recipe import Augmentation
 
 IMAGES = ("ct", "pet")
-ALL = ("ct", "pet", "seg")
+ALL = ("ct", "pet", "seg", "organs")
 
 
 def build_augmentation(how: Augmentation, patch: tuple[int, int, int], *, turning: bool) -> Compose:
-    """Return MONAI transforms of ``{"ct", "pet", "seg"}``, each (1, H, W, D) in x, y, z, to crops of ``patch``.
+    """Return MONAI transforms of ``{"ct", "pet", "seg", "organs"}``, each (1, H, W, D) in x, y, z, to crops of ``patch``.
 
     With ``turning``, crops of :meth:`Augmentation.field` are always rotated and scaled, by one resampling;
     without, crops of the patch itself are never. Seed it with ``set_random_state`` before each crop.
@@ -44,7 +44,7 @@ def build_augmentation(how: Augmentation, patch: tuple[int, int, int], *, turnin
                 rotate_range=(0.0, 0.0, math.radians(how.rotation_deg)),
                 scale_range=(how.scaling,) * 3,
                 spatial_size=patch,
-                mode=("bilinear", "bilinear", "nearest"),
+                mode=("bilinear", "bilinear", "nearest", "nearest"),
                 padding_mode="border",
             )
         )

@@ -31,13 +31,16 @@ from tqdm import tqdm
 
 from algorithm.cases import Case, Skipped, read_study, reason
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
-from algorithm.images import AIR_HU
+from algorithm.images import AIR_HU, read_image
 from algorithm.jsonfile import read_json
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
+
+ORGANS_FILE = "organs.nii.gz"
+"""Organ map beside a case's contours, see ``synthesis.study``."""
 
 POINTS_PER_LESION = 500
 """Crop centres kept per lesion: beyond this size every lesion is equally likely to be trained on."""
@@ -98,6 +101,10 @@ class CachedCase:
     def seg(self) -> NDArray[np.uint8]:
         """Return the contours, 0 or 1 (memory-mapped)."""
         return self._open("seg")
+
+    def organs(self) -> NDArray[np.uint8] | None:
+        """Return the organ map, labels as in ``synthesis.body.Tissue`` (memory-mapped); None without one."""
+        return self._open("organs") if (self.folder / "organs.npy").is_file() else None
 
     def tumour_points(self) -> NDArray[np.int32]:
         """Return voxels inside lesions, (n, 3) in x, y, z: crop centres."""
@@ -279,7 +286,7 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     study = read_study(case)
     ct = _array(resample(study.ct, spacing, outside=AIR_HU))
     pet = _array(resample(study.pet, spacing))
-    seg, _ = resample_contours(study.seg, spacing)
+    seg, grid = resample_contours(study.seg, spacing)
     body = body_mask(pet, ct, spacing)
     box = _with_margin(bounding_box(body | (seg > 0)), seg.shape, spacing)
     ct, pet, seg, body = ct[box], pet[box], seg[box], body[box]
@@ -290,6 +297,9 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         name: np.ascontiguousarray(volume.transpose(2, 1, 0))
         for name, volume in (("ct", hu), ("pet", pet), ("seg", seg))
     }
+    organs = _organs(case, grid)
+    if organs is not None:
+        volumes["organs"] = np.ascontiguousarray(organs[box].transpose(2, 1, 0))
     digest = hashlib.sha256()
     for volume in volumes.values():
         digest.update(volume.data)
@@ -321,6 +331,16 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _organs(case: Case, grid: sitk.Image) -> NDArray[np.uint8] | None:
+    """Return the organ map that lies beside a case's contours, as synthesis writes it, on the network's grid."""
+    path = case.truth.parent / ORGANS_FILE if case.truth is not None else None
+    if path is None or not path.is_file():
+        return None
+    organs = read_image(path, "organ map")
+    nearest = sitk.Resample(organs, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    return sitk.GetArrayFromImage(nearest)  # type: ignore[no-any-return]
 
 
 def _with_margin(box: Box, shape: tuple[int, ...], spacing: Spacing) -> Box:

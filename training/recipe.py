@@ -13,8 +13,8 @@ from training.command_line import option
 Optimiser = Literal["adamw", "released"]
 
 LEARNING_RATES: dict[Optimiser, float] = {"adamw": 4e-4, "released": 1e-4}
-"""Where none is given. AdamW's is below the customary 1e-3, at which the attention's queries and keys, which
-nothing normalises, grow until every voxel attends to a single other. ``released``: the released code's."""
+"""Where none is given. AdamW's is below the customary 1e-3, at which, without a limit, the attention's queries
+and keys, which nothing normalises, grow until every voxel attends to a single other. ``released``: the released code's."""
 
 RELEASED_DECAY_PER_EPOCH = 0.99
 
@@ -43,6 +43,8 @@ class Augmentation:
         Largest standard deviation of noise added to the normalised intensities.
     misalignment_voxels : int
         Largest shift of the CT against PET and contours, each axis (breathing, motion between the scans).
+    tumour_free : float
+        Probability that a crop around background keeps nothing but a part without tumour, such as the other leg.
     drop_modality : float
         Probability that one of CT and PET is blanked, so that the network learns from each alone.
     """
@@ -59,10 +61,13 @@ class Augmentation:
     misalignment_voxels: int = option(
         0, "Shift the CT against the PET by up to so many voxels.", "--misalignment", metavar="VOXELS"
     )
+    tumour_free: float = option(
+        0.25, "Clear a crop around background of tumour with this probability.", "--clear-tumour", metavar="P"
+    )
     drop_modality: float = option(0.0, "Blank CT or PET with this probability.", metavar="P")
 
     def __post_init__(self) -> None:
-        for name in ("probability", "flip", "drop_modality"):
+        for name in ("probability", "flip", "tumour_free", "drop_modality"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         for name in ("rotation_deg", "brightness", "noise", "misalignment_voxels"):
@@ -112,6 +117,11 @@ class Recipe:
         Largest norm of the gradient; 0 leaves it alone.
     ema_decay : float
         Of the moving average of the parameters, which is what is validated and exported.
+    logit_limit : float
+        Attention logits above it cost, see :class:`training.logits.LogitLimit`, and attention trains in the number
+        format of inference. 0: neither; attention stays in float32.
+    organ_weight : float
+        Weight of the loss of the organs, see :mod:`training.organs`; 0 trains without them.
     seed : int
     precision : {"auto", "bfloat16", "float16", "float32"}
     augmentation : Augmentation
@@ -135,6 +145,12 @@ class Recipe:
     warm_up: int = option(200, "Steps in which the learning rate of adamw rises.", metavar="STEPS")
     clip_norm: float = option(1.0, "Largest norm of the gradient; 0 leaves it alone.", metavar="N")
     ema_decay: float = option(0.999, "Decay of the moving average of the parameters.", metavar="D")
+    logit_limit: float = option(
+        50.0, "Keep the attention's logits below this; 0 lets them grow, and safe in float32 only.", metavar="L"
+    )
+    organ_weight: float = option(
+        0.5, "Weight of naming organs where cases have organ maps; 0 leaves it out.", metavar="W"
+    )
     seed: int = option(0, "Seed of every random choice.", metavar="N")
     precision: Precision = option("auto", "Number format; auto is bfloat16 where the hardware has it.")
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -143,7 +159,7 @@ class Recipe:
         for name in ("steps", "steps_per_epoch", "batch", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "warm_up", "clip_norm", "seed"):
+        for name in ("weight_decay", "warm_up", "clip_norm", "logit_limit", "organ_weight", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:

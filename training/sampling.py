@@ -20,18 +20,21 @@ from algorithm.images import AIR_HU
 from algorithm.preprocessing import normalise
 from training.augmentation import build_augmentation, draw_misalignment, draw_turning
 from training.cache import CachedCase
+from training.organs import UNKNOWN
 from training.recipe import Augmentation
 
 NO_UPTAKE_SUV = 0.0
+_TISSUE_HU = -300.0
 PREFETCHED_BATCHES = 2
 
 
 class Batch(NamedTuple):
-    """Crops, each (B, 1, H, W, D) along x, y, z: normalised float32 images and uint8 contours."""
+    """Crops, each (B, 1, H, W, D) along x, y, z: normalised float32 images, uint8 contours and organs."""
 
     ct: Tensor
     pet: Tensor
     seg: Tensor
+    organs: Tensor
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class CropSampler:
         crops = [self.crop(number) for number in numbers]
         return Batch(*(torch.stack(tensors) for tensors in zip(*crops, strict=True)))
 
-    def crop(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return CT, PET and contours of the crop of this number, each (1, H, W, D)."""
+    def crop(self, number: int) -> Batch:
+        """Return the crop of this number, each tensor (1, H, W, D)."""
         rng = np.random.default_rng([self.seed, number])
         around_tumour = number % 2 == 0
         case = self.draw_case(number, rng)
@@ -95,6 +98,10 @@ class CropSampler:
         ct = cut(case.ct(), ct_start, field, AIR_HU).astype(np.float32)
         pet = cut(case.pet(), start, field, NO_UPTAKE_SUV).astype(np.float32)
         seg = cut(case.seg(), start, field, 0)
+        if not around_tumour and rng.random() < self.augmentation.tumour_free:
+            clear_tumour(ct, pet, seg)
+        known = case.organs()
+        organs = np.full(field, UNKNOWN, np.uint8) if known is None else cut(known, start, field, 0)
         transform = self._transform(turning)
         transform.set_random_state(seed=int(rng.integers(2**32)))
         out = transform(
@@ -102,9 +109,11 @@ class CropSampler:
                 "ct": torch.from_numpy(normalise(ct, self.description.ct, None))[None],
                 "pet": torch.from_numpy(normalise(pet, self.description.pet, None))[None],
                 "seg": torch.from_numpy(seg)[None],
+                "organs": torch.from_numpy(organs)[None],
             }
         )
-        return out["ct"].contiguous(), out["pet"].contiguous(), out["seg"].to(torch.uint8).contiguous()
+        labels = (out[name].to(torch.uint8).contiguous() for name in ("seg", "organs"))
+        return Batch(out["ct"].contiguous(), out["pet"].contiguous(), *labels)
 
     def _transform(self, turning: bool) -> Compose:
         """Return this thread's own transforms."""
@@ -133,6 +142,33 @@ def cut(
     box = np.full(size, fill, dtype=volume.dtype)
     box[tuple(slice(at, at + side) for at, side in zip(before, part.shape, strict=True))] = part
     return box
+
+
+def clear_tumour(
+    ct: NDArray[np.float32], pet: NDArray[np.float32], seg: NDArray[np.generic], least: int = 8
+) -> None:
+    """Leave of a crop (x, y, z; HU, SUV) the largest part of the body that holds no tumour, in place.
+
+    What lies beyond a plane beside the tumour becomes air: of a crop around a sarcoma the other leg stays, or the leg
+    above or below it. Nothing changes where less than ``least`` voxels would be left on every side.
+    """
+    if not seg.any():
+        return
+    tissue = ct > _TISSUE_HU
+    best, most = None, 0
+    for axis in range(3):
+        there = np.flatnonzero(seg.any(tuple(other for other in range(3) if other != axis)))
+        for side in (slice(0, int(there[0])), slice(int(there[-1]) + 1, seg.shape[axis])):
+            part = tuple(side if each == axis else slice(None) for each in range(3))
+            voxels = int(tissue[part].sum())
+            if side.stop - side.start >= least and voxels > most:
+                best, most = part, voxels
+    if best is None:
+        return
+    for volume, outside in ((ct, AIR_HU), (pet, NO_UPTAKE_SUV), (seg, 0)):
+        kept = volume[best].copy()
+        volume.fill(outside)
+        volume[best] = kept
 
 
 def prefetch(sampler: CropSampler, batches: Iterable[range], threads: int = 1) -> Iterator[Batch]:

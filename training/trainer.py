@@ -27,7 +27,9 @@ from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
 from training.device import autocast_dtype
 from training.kernels import proven_kernels
+from training.logits import LogitLimit, train_attention_in_low_precision
 from training.losses import DeepSupervisionLoss
+from training.organs import NetworkWithOrgans, OrganLoss
 from training.parallel import Processes
 from training.recipe import Recipe
 from training.sampling import Batch, CropSampler, Source, prefetch
@@ -124,9 +126,16 @@ class Trainer:
         self.layout = torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
-        self.model = self.processes.wrap(self.network)
+        self.logits = LogitLimit(self.network, recipe.logit_limit)
+        if recipe.logit_limit:
+            train_attention_in_low_precision(self.network)
+        has_organs = any(case.organs() is not None for source in sources for case in source.cases)
+        whole = NetworkWithOrgans(self.network, organs=has_organs and recipe.organ_weight > 0).to(device)
+        self.whole = whole.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = self.processes.wrap(self.whole)
+        self.organ_loss = OrganLoss()
         self.criterion = DeepSupervisionLoss(processes=self.processes)
-        self.optimiser = _optimiser(self.network, recipe)
+        self.optimiser = _optimiser(self.whole, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.progress = Progress()
 
@@ -198,7 +207,7 @@ class Trainer:
         """Write the whole state of the run, atomically."""
         if self.processes.is_first:
             parts = {
-                "network": self.network.state_dict(),
+                "network": self.whole.state_dict(),
                 "average": self.average,
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -214,7 +223,7 @@ class Trainer:
             The file is damaged, or its run had other options or data.
         """
         self.progress, state = read_state(path, self.fingerprint, self.device)
-        self.network.load_state_dict(state["network"])
+        self.whole.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
@@ -235,12 +244,11 @@ class Trainer:
         torch.manual_seed(_seed(recipe.seed, step, self.processes.rank))
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate_at(step)
-        ct, pet, seg = (part.to(self.device, memory_format=self.layout) for part in batch)
-        loss = self.criterion(self._forward(ct, pet), seg)
+        loss = self._loss(Batch(*(part.to(self.device, memory_format=self.layout) for part in batch)))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.whole.parameters(), recipe.clip_norm or math.inf)
         finite = bool(torch.isfinite(norm))  # the same in all processes: their gradients are averaged
         if finite:
             self.scaler.step(self.optimiser)
@@ -248,11 +256,15 @@ class Trainer:
         self.scaler.update()
         return float(loss.detach()) if finite else None
 
-    def _forward(self, ct: Tensor, pet: Tensor) -> Sequence[Tensor]:
-        """Return the logits of all heads, computed in the run's precision."""
+    def _loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, whose network computes in the run's precision."""
         with self.kernels, torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            logits: Sequence[Tensor] = self.model(ct, pet)
-        return logits
+            logits, organs = self.model(batch.ct, batch.pet)
+        loss: Tensor = self.criterion(logits, batch.seg)
+        if organs is not None:
+            loss = loss + self.recipe.organ_weight * self.organ_loss(organs, batch.organs)
+        price = self.logits.penalty()
+        return loss if price is None else loss + price
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -284,6 +296,10 @@ class Trainer:
             f"lr {rate:.2e}",
             f"{seconds:.2f} s/step",
         ]
+        bounds = self.logits.largest()
+        if bounds:
+            parts.append(f"logits at most {max(bounds.values()):.1f}")
+            values |= {f"logits {name}": bound for name, bound in bounds.items()}
         if skipped:
             parts.append(f"{skipped} steps skipped, their gradients not being finite")
         if self.validation and (validating or epoch % plan.validate_every == 0):

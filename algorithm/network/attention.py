@@ -7,12 +7,17 @@ windows) of T voxels each that attend to one another.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algorithm.network.blocks import PReLU, instance_norm, upsample
+
+
+LogitObserver = Callable[[Tensor, Tensor, float], None]
+"""Takes queries and keys, ``(N, T, C)`` each, and the scale: the logits are ``scale * queries @ keys^T``."""
 
 
 class DirectedAttention(nn.Module):
@@ -40,7 +45,19 @@ class BidirectionalAttention(nn.Module):
     Takes and gives a pair of token tensors ``(N, T, C)``. Each modality is projected by one matrix product;
     queries and keys, narrower than the values, get zero columns up to the values' width, which changes no
     scalar product and lets torch take its fused attention kernel (the scale stays that of the narrow width).
+
+    Attributes
+    ----------
+    follows_autocast : bool
+        Compute in autocast's type. Only for networks whose logits stay small: no normalisation goes before, scores
+        can reach thousands, and what bfloat16 would round off those decides which voxels attend to one another.
+        Off: in the type of the parameters, whatever autocast says.
+    observer : LogitObserver or None
+        Is shown every pair of queries and keys; training keeps the logits small by it.
     """
+
+    follows_autocast: bool = False
+    observer: LogitObserver | None = None
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -49,12 +66,9 @@ class BidirectionalAttention(nn.Module):
         self.pet = DirectedAttention(channels, reduction)
 
     def forward(self, ct: Tensor, pet: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what each modality gathers, without the modality itself.
-
-        It is computed in the type of the parameters, float32, whatever autocast says and that of the tokens is. No
-        normalisation goes before, scores reach thousands, and what bfloat16 would round off them decides which
-        voxels attend to one another.
-        """
+        """Return what each modality gathers, without the modality itself."""
+        if self.follows_autocast:
+            return self._gather(ct, pet)
         with torch.autocast(ct.device.type, enabled=False):
             new_ct, new_pet = self._gather(ct.to(self.ct.out.weight.dtype), pet.to(self.pet.out.weight.dtype))
         return new_ct.to(ct.dtype), new_pet.to(pet.dtype)
@@ -69,6 +83,8 @@ class BidirectionalAttention(nn.Module):
         return F.linear(new_ct, self.ct.out.weight / 2), F.linear(new_pet, self.pet.out.weight / 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if self.observer is not None:
+            self.observer(query, key, self.scale)
         query, key, value = (tokens.unsqueeze(1) for tokens in (query, key, value))  # one head
         return F.scaled_dot_product_attention(query, key, value, scale=self.scale).squeeze(1)
 
