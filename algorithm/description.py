@@ -27,6 +27,12 @@ _COARSEST_MM = 100.0
 LABELS = {"0": "background", "1": "tumour"}
 """The classes of the network's two channels and of every mask, by the masks' values."""
 
+LOW_PRECISIONS = ("bfloat16", "float16")
+SAFE_LOGIT = 100.0
+"""bfloat16 keeps 8 bits: below this an attention logit is rounded by at most 0.25, its weight by a quarter."""
+SAFE_MEAN_DICE, SAFE_LEAST_DICE = 0.998, 0.99
+"""Between the masks of a low precision and of float32, over the cases that were tried, and of each."""
+
 NormalisationKind = Literal["clip-scale", "z-score-volume", "z-score-body", "z-score-stored"]
 
 
@@ -92,6 +98,51 @@ class Postprocessing:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How the masks of a number format agree with those of float32.
+
+    Attributes
+    ----------
+    cases : int
+        Whose masks were compared.
+    mean_dice, least_dice : float
+        Of the two masks of a case; 1 where both are empty.
+    """
+
+    cases: int
+    mean_dice: float
+    least_dice: float
+
+    @property
+    def is_close(self) -> bool:
+        """Whether nobody would tell the masks apart."""
+        return self.cases > 0 and self.mean_dice >= SAFE_MEAN_DICE and self.least_dice >= SAFE_LEAST_DICE
+
+
+@dataclass(frozen=True)
+class PrecisionProof:
+    """What was measured of a checkpoint in low precision, by ``python -m training precision`` or at a run's end.
+
+    Attributes
+    ----------
+    largest_logit : float or None
+        Largest magnitude of an attention logit that was seen.
+    bfloat16, float16 : Agreement or None
+        With every level of the network in that format.
+    """
+
+    largest_logit: float | None = None
+    bfloat16: Agreement | None = None
+    float16: Agreement | None = None
+
+    def allows(self, precision: str) -> bool:
+        """Tell whether all levels may be computed in a format: it was tried, and nothing came out otherwise."""
+        tried: Agreement | None = getattr(self, precision, None) if precision in LOW_PRECISIONS else None
+        small = self.largest_logit is not None and self.largest_logit < SAFE_LOGIT
+        return small and tried is not None and tried.is_close
+
+
+@dataclass(frozen=True)
 class Description:
     """What a checkpoint says of itself; see ``weights/MODEL_CARD.md`` for the default one.
 
@@ -113,6 +164,9 @@ class Description:
     overlap : float
         Share of a window's side that two neighbouring windows have in common, 0 <= overlap < 1.
     postprocessing : Postprocessing
+    precision : PrecisionProof
+        Which number formats were tried in all levels, and how their masks agreed; nothing by default, and then
+        only the finest level is computed in a low one.
     labels : dict
         Class index (as a string) to its meaning.
     sha256 : str
@@ -131,6 +185,7 @@ class Description:
     threshold: float = 0.5
     overlap: float = 0.5
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    precision: PrecisionProof = field(default_factory=PrecisionProof)
     labels: dict[str, str] = field(default_factory=LABELS.copy)
     sha256: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -227,12 +282,24 @@ def parse_description(content: dict[str, Any]) -> Description:
     postprocessing = fields.get("postprocessing") or {}
     _refuse_unknown("postprocessing", postprocessing, Postprocessing)
     fields["postprocessing"] = Postprocessing(**postprocessing)
+    fields["precision"] = _parse_precision(fields.get("precision") or {})
     return Description(**fields)
+
+
+def _parse_precision(given: dict[str, Any]) -> PrecisionProof:
+    _refuse_unknown("precision", given, PrecisionProof)
+    proof: dict[str, Any] = {"largest_logit": given.get("largest_logit")}
+    for name in LOW_PRECISIONS:
+        if given.get(name) is not None:
+            _refuse_unknown(f"precision.{name}", given[name], Agreement)
+            proof[name] = Agreement(**given[name])
+    return PrecisionProof(**proof)
 
 
 _NUMBER, _WHOLE, _TRUTH = "a number", "a whole number", "true or false"
 _NUMBERS, _WHOLES, _TEXT, _OBJECT = "a list of numbers", "a list of whole numbers", "a text", "an object"
 _NORMALISATION_KINDS = {"kind": _TEXT, **dict.fromkeys(("low", "high", "mean", "std"), _NUMBER)}
+_AGREEMENT_KINDS = {"cases": _WHOLE, "mean_dice": _NUMBER, "least_dice": _NUMBER}
 _KINDS = {
     "name": _TEXT,
     "orientation": _TEXT,
@@ -252,6 +319,7 @@ _KINDS = {
     "ct": _NORMALISATION_KINDS,
     "pet": _NORMALISATION_KINDS,
     "postprocessing": dict.fromkeys(("minimum_lesion_ml", "suv_floor"), _NUMBER),
+    "precision": {"largest_logit": _NUMBER, "bfloat16": _AGREEMENT_KINDS, "float16": _AGREEMENT_KINDS},
     "labels": _OBJECT,
     "provenance": _OBJECT,
 }

@@ -22,7 +22,7 @@ from algorithm.guidance import Guided, guide
 from algorithm.images import PetCt
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.case_run import Prediction
-from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
+from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory, precision_of
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -127,7 +127,9 @@ class Segmenter:
         check_ensemble(self.descriptions)
         self.device = choose_device(device, require_gpu=require_gpu)
         networks = [build_network(each) for each in checkpoints]
-        self.predictor = Predictor(networks, self.device, choose_dtype(precision, self.device))
+        dtype = choose_dtype(precision, self.device)
+        proved = [each.precision.allows(precision_of(dtype)) for each in self.descriptions]
+        self.predictor = Predictor(networks, self.device, dtype, proved)
 
     def warm_up(self) -> None:
         """Send a window of air through every network, so that no case pays for the loading of kernels."""

@@ -129,13 +129,15 @@ def build_phantom(organs: Labels, grid: Grid, rng: np.random.Generator) -> Phant
 
     body = within(skin, marks.hip - 85 * k, marks.apex + 55 * k)
     flesh = within(muscle, marks.hip - 85 * k, marks.apex + 55 * k)
-    limb = np.zeros(grid.shape, bool)
+    limb, arm = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
     parts = head_and_limbs(marks, skin, heights, belly * rng.uniform(0.4, 0.8), rng)
     for part in parts:
         box, field = column(grid, part.knots)
         widest = max(knot[3] for knot in part.knots)
         if part.limb:
             limb[box] |= (field < 1) & ~body[box]
+        if part.arm:
+            arm[box] |= (field < 1) & ~body[box]
         body[box] |= field < 1
         flesh[box] |= field < 1 - min(0.5, part.fat / widest)
 
@@ -153,4 +155,4 @@ def build_phantom(organs: Labels, grid: Grid, rng: np.random.Generator) -> Phant
     tissue[surface & np.isin(tissue, (Tissue.FAT, Tissue.MUSCLE))] = Tissue.SKIN
     tissue[organs > 0] = organs[organs > 0]
     tubes.nearest[tissue != np.where(tubes.nearest >= 0, tubes.kinds[tubes.nearest], 0)] = -1
-    return Phantom(grid, tissue, tubes, marks, limb, _table(grid, body))
+    return Phantom(grid, tissue, tubes, marks, limb, arm, _table(grid, body))

@@ -176,8 +176,8 @@ class Phantom:
     tubes : Tubes
         Bowel, vessels and ureters.
     landmarks : Landmarks
-    limb : bool array z, y, x
-        Arms and legs.
+    limb, arm : bool arrays z, y, x
+        Arms and legs; arms alone.
     table : bool array y, x
         Cross-section of the patient table.
     """
@@ -187,6 +187,7 @@ class Phantom:
     tubes: Tubes
     landmarks: Landmarks
     limb: Bool
+    arm: Bool
     table: Bool
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--count", type=int, default=60, metavar="N", help="Make so many bodies.")
     add("--seed", type=int, default=0, metavar="N", help="Seed of every random choice.")
     add("--spacing", type=float, nargs=3, default=SPACING, metavar=("X", "Y", "Z"), help="Spacing in mm.")
-    add("--tumour-free", type=float, default=0.2, metavar="SHARE", help="Share of bodies without lesions.")
+    add("--tumour-free", type=float, default=1 / 3, metavar="SHARE", help="Share of bodies without lesions.")
     add("--tracer", choices=get_args(Tracer), help="Tracer. By default as each anatomy's name says.")
     add(
         "--subset",

@@ -178,6 +178,8 @@ def head_and_limbs(
     lift = rng.uniform(-15, 15, 2)
     for i, side in enumerate((-1, 1)):
         leg = [
+            (marks.hip - 900 * k, y + 4, x + side * (0.52 * w + 8), 0.36 * thigh, 0.36 * thigh),
+            (marks.hip - 560 * k, y + 14, x + side * (0.56 * w + 8), 0.60 * thigh, 0.58 * thigh),
             (marks.hip - 420 * k, y + 8, x + side * (0.62 * w + 8), 0.72 * thigh, 0.72 * thigh),
             (marks.hip - 200 * k, y + 10, x + side * (0.66 * w + 8), 0.94 * thigh, 0.90 * thigh),
             (marks.hip - 30 * k, y + 12, x + side * 0.66 * w, 1.05 * thigh, 0.92 * thigh),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,12 +16,11 @@ from algorithm.errors import InvalidImageError
 from algorithm.images import AIR_HU
 from synthesis.anatomy import build_phantom
 from synthesis.body import Float, Grid, Labels, Phantom, Tissue
+from synthesis.style import FWHM_TO_SIGMA, Style, draw_style, shaped
 from synthesis.tumours import Layers, add_lesions
 from synthesis.uptake import Tracer, body_hu, body_uptake
 
 SPACING = (4.0, 4.0, 3.27)
-
-FWHM_TO_SIGMA = 1 / 2.3548
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class SyntheticBody:
     organs : SimpleITK.Image
         uint8 organ map on the same grid.
     lesions : tuple of LesionRecord
+    style : Style
+    benign : tuple of str
+        Uptake without a tumour that comes and goes and is here, see :mod:`synthesis.benign`.
     """
 
     ct: sitk.Image
@@ -67,6 +70,8 @@ class SyntheticBody:
     seg: sitk.Image
     organs: sitk.Image
     lesions: tuple[LesionRecord, ...]
+    style: Style = Style()
+    benign: tuple[str, ...] = ()
 
 
 def _scan_ct(hu: Float, phantom: Phantom, rng: np.random.Generator) -> NDArray[np.int16]:
@@ -85,12 +90,11 @@ def _scan_ct(hu: Float, phantom: Phantom, rng: np.random.Generator) -> NDArray[n
 
 
 def _breathe(
-    suv: Float, mask: NDArray[np.int16], phantom: Phantom, rng: np.random.Generator
+    suv: Float, mask: NDArray[np.int16], phantom: Phantom, reach: float
 ) -> tuple[Float, NDArray[np.int16]]:
-    """Shift PET and mask along z near the diaphragm by up to 8 mm: PET averages over breaths that the CT held."""
+    """Shift PET and mask along z near the diaphragm: PET averages over breaths that the CT held."""
     grid, marks = phantom.grid, phantom.landmarks
     z = grid.axes()[0][:, 0, 0]
-    reach = float(np.clip(rng.normal(0, 4), -8, 8))
     source = (z + reach * np.exp(-0.5 * ((z - marks.lung_base - 60) / 55) ** 2)) / grid.spacing[0]
     source = np.clip(source, 0, grid.shape[0] - 1)
     below = np.minimum(source.astype(int), grid.shape[0] - 2)
@@ -98,20 +102,46 @@ def _breathe(
     return suv[below] * (1 - weight) + suv[below + 1] * weight, mask[np.rint(source).astype(int)]
 
 
-def _scan_pet(suv: Float, liver: float, sigma: float, grid: Grid, rng: np.random.Generator) -> Float:
-    """Add correlated noise: 5 to 15 % of the liver's SUV in the liver, growing as the square root of SUV."""
+def _move(volume: NDArray[Any], by_mm: tuple[float, float], grid: Grid) -> NDArray[Any]:
+    """Shift by whole voxels along y and x: the patient moved between CT and PET."""
+    for axis, shift in zip((1, 2), by_mm, strict=True):
+        volume = np.roll(volume, round(shift / grid.spacing[axis]), axis)
+    return volume
+
+
+def _implant(hu: Float, phantom: Phantom, rng: np.random.Generator) -> None:
+    """Put a metal joint into one hip, with streaks across its slices, in place."""
+    grid, marks = phantom.grid, phantom.landmarks
+    side = rng.choice([-1, 1])
+    centre = (marks.hip, marks.centre[0], marks.centre[1] + side * 95)
+    box = grid.box(centre, 60)
+    z, y, x = grid.axes(box)
+    near = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
+    part = hu[box]
+    metal = (near < 55) & (part > 200)
+    streaks = 250 * np.cos(np.arctan2(y - centre[1], x - centre[2]) * 9 + rng.uniform(0, 6)) * np.exp(-near / 60)
+    part[(part > -300) & (near < 58)] += np.broadcast_to(streaks, part.shape)[(part > -300) & (near < 58)]
+    part[metal] = rng.uniform(2200, 3071)
+
+
+def _scan_pet(
+    suv: Float, liver: float, level: float, sigma: float, grid: Grid, rng: np.random.Generator
+) -> Float:
+    """Add correlated noise: ``level`` times the liver's SUV in the liver, growing as the square root of SUV."""
     noise = ndimage.gaussian_filter(
         rng.standard_normal(grid.shape, dtype=np.float32), [0.75 * sigma / s for s in grid.spacing], truncate=3
     )
     noise /= noise.std()
-    level = rng.uniform(0.05, 0.15)
     noisy = suv + level * np.sqrt(np.maximum(suv, 0.02) * liver) * noise
     return np.asarray(np.clip(noisy, 0, None), np.float32)
 
 
-def _resample_labels(image: sitk.Image, spacing: Sequence[float]) -> sitk.Image:
+def _resample_labels(image: sitk.Image, spacing: Sequence[float], style: Style) -> sitk.Image:
     """Nearest-neighbour resampling that keeps the outer corner of the first voxel and the direction."""
-    old = np.array(image.GetSpacing())
+    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))  # of the image's axes in the patient's
+    old = np.array(image.GetSpacing()) * (np.array(style.stretch) @ np.rint(direction))
+    image = sitk.Image(image)
+    image.SetSpacing(old.tolist())
     new = np.array(spacing, float)
     size = np.maximum(1, np.rint(np.array(image.GetSize()) * old / new)).astype(int)
     direction = np.array(image.GetDirection()).reshape(3, 3)
@@ -143,6 +173,7 @@ def synthesise(
     *,
     spacing: tuple[float, float, float] | None = SPACING,
     lesions: int | None = None,
+    style: Style | None = None,
 ) -> SyntheticBody:
     """Make one synthetic whole-body PET/CT from an organ map.
 
@@ -157,6 +188,8 @@ def synthesise(
         Spacing x, y, z in mm of the result; None keeps the organ map's grid.
     lesions : int or None
         Number of lesions to plant, 0 for a tumour-free body; drawn from 1 to 15 when None.
+    style : Style or None
+        Build and scan; drawn when None.
 
     Returns
     -------
@@ -167,7 +200,10 @@ def synthesise(
     InvalidImageError
         When the organ map is not 3-D, has a label above 10, or holds neither lungs nor liver.
     """
-    resampled = _checked_map(organs, spacing)
+    rng = np.random.default_rng(seed)
+    drawn = draw_style(rng)
+    style = style or drawn
+    resampled = _checked_map(organs, spacing, style)
     upright = sitk.DICOMOrient(resampled, "LPS")
     whole = sitk.GetArrayFromImage(upright)
     x, y, z = upright.GetSpacing()
@@ -175,17 +211,19 @@ def synthesise(
     part = np.ascontiguousarray(whole[box])
     grid = Grid(part.shape, (z, y, x))
 
-    rng = np.random.default_rng(seed)
     phantom = build_phantom(part, grid, rng)
-    activity, liver = body_uptake(phantom, tracer, rng)
+    activity, liver, benign = body_uptake(phantom, tracer, rng)
     hu = body_hu(phantom, rng)
-    sigma = rng.uniform(5, 8) * FWHM_TO_SIGMA
+    if style.prosthesis:
+        _implant(hu, phantom, rng)
+    sigma = style.fwhm_mm * FWHM_TO_SIGMA
     suv = ndimage.gaussian_filter(activity, [sigma / s for s in grid.spacing], truncate=3)
     mask, sites = add_lesions(phantom, tracer, lesions, Layers(activity, suv, hu, sigma), rng)
     ct = _scan_ct(hu, phantom, rng)
-    suv, mask = _breathe(suv, mask, phantom, rng)
+    suv, mask = _breathe(suv * np.float32(style.calibration), mask, phantom, style.breath_mm)
+    suv, mask = _move(suv, style.motion_mm, grid), _move(mask, style.motion_mm, grid)
     records = _records(suv, mask, sites, grid, upright, box)
-    suv = _scan_pet(suv, liver, sigma, grid, rng)
+    suv = _scan_pet(suv, liver, style.noise, sigma, grid, rng)
 
     image = partial(_image_on_map, box=box, upright=upright, organs=resampled)
     return SyntheticBody(
@@ -194,16 +232,23 @@ def synthesise(
         seg=image((mask > 0).astype(np.uint8), 0),
         organs=resampled,
         lesions=records,
+        style=style,
+        benign=tuple(benign),
     )
 
 
-def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None) -> sitk.Image:
-    """Return an organ map on the result's grid; raises InvalidImageError if no body can be built around it."""
+def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None, style: Style) -> sitk.Image:
+    """Return an organ map on the result's grid; raises InvalidImageError if no body can be built around it.
+
+    The style stretches it where the result has a grid of its own, and else leaves its size alone.
+    """
     if organs.GetDimension() != 3:
         raise InvalidImageError(
             f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume"
         )
-    resampled = sitk.Cast(organs, sitk.sitkUInt8) if spacing is None else _resample_labels(organs, spacing)
+    resampled = sitk.Cast(organs, sitk.sitkUInt8) if spacing is None else _resample_labels(organs, spacing, style)
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(organs.GetDirection())
+    resampled = sitk.DICOMOrient(shaped(sitk.DICOMOrient(resampled, "LPS"), style), code)
     labels = sitk.GetArrayViewFromImage(resampled)
     if not np.isin(labels, (Tissue.LUNG, Tissue.LIVER)).any():
         raise InvalidImageError(

@@ -111,6 +111,7 @@ def _girdles(marks: Landmarks) -> list[tuple[Points, float]]:
             trochanter,
             (marks.hip - 60 * k, socket, x + side * 120),
             (marks.hip - 420 * k, socket - 5, x + side * 92),
+            (marks.hip - 900 * k, socket, x + side * 84),
         ]
         clavicle = [
             (manubrium + 8, breast + 20, x + side * 22),

@@ -51,7 +51,8 @@ def write_case(body: SyntheticBody, folder: Path, **notes: Any) -> None:
     partial.mkdir()
     for name, image in (("CTres", body.ct), ("SUV", body.suv), ("SEG", body.seg), ("organs", body.organs)):
         _write_image(image, partial / f"{name}.nii.gz")
-    record = {"synthetic": True, **notes, "lesions": [asdict(lesion) for lesion in body.lesions]}
+    drawn = {"style": asdict(body.style), "benign": list(body.benign)}
+    record = {"synthetic": True, **notes, **drawn, "lesions": [asdict(lesion) for lesion in body.lesions]}
     (partial / "lesions.json").write_text(json.dumps(record, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
@@ -116,7 +117,7 @@ def synthesise_many(
     seed: int,
     *,
     spacing: tuple[float, float, float] | None = SPACING,
-    tumour_free: float = 0.2,
+    tumour_free: float = 1 / 3,
     tracer: Tracer | None = None,
     progress: bool = True,
 ) -> list[Path]:

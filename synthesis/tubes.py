@@ -88,6 +88,8 @@ def _vessels(marks: Landmarks, rng: np.random.Generator) -> list[tuple[Points, f
             (marks.hip - 5 * k, groin, x + side * 74),
             (marks.hip - 90 * k, groin + 12, x + side * 84),
             (marks.hip - 240 * k, groin + 30, x + side * 88),
+            (marks.hip - 420 * k, marks.centre[0] + 30, x + side * 88),
+            (marks.hip - 700 * k, marks.centre[0] + 20, x + side * 86),
         ]
         carotid = [
             (marks.apex - 35 * k, neck_y + 12, x + side * 22),

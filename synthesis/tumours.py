@@ -17,9 +17,14 @@ from synthesis.body import Bool, Float, Grid, Phantom, Tissue
 from synthesis.uptake import Tracer
 
 LARGEST_FILLED_CORE_ML = 5.0
-LEAST_CONTRAST = 1.5
+LEAST_CONTRAST = {"liver": 1.25, "mass": 1.2}
+"""Of a lesion's mean SUV to that around it, 1.5 elsewhere."""
+
 SMALLEST_LESION_ML = 0.3
-LARGEST_LESION_ML = 260.0
+LARGEST_LESION_ML = 1500.0
+ANATOMICAL = 0.6
+"""Share of the masses whose mask is the whole mass, however large its cold centre, as contours of sarcomas are."""
+
 CLUSTERED = 0.25
 """Share of lesions that grow beside the one before."""
 
@@ -37,7 +42,7 @@ MEDIAN_ML = {
     "soft tissue": 5.0,
     "bowel": 5.0,
     "prostate": 2.5,
-    "mass": 85.0,
+    "mass": 120.0,
 }
 
 BONE = (Tissue.CORTEX, Tissue.MARROW, Tissue.YELLOW_MARROW)
@@ -121,7 +126,7 @@ def _seeds(site: str, phantom: Phantom, free: Bool, rng: np.random.Generator) ->
 
 
 def _grow(
-    centre: NDArray[np.intp], volume_ml: float, room: Bool, grid: Grid, rng: np.random.Generator
+    centre: NDArray[np.intp], volume_ml: float, room: Bool, grid: Grid, rng: np.random.Generator, *, mass: bool
 ) -> _Shape | None:
     """Grow an irregular blob of a given volume around a voxel; None where there is no room for it.
 
@@ -154,17 +159,18 @@ def _grow(
     if count == 0 or whole.sum() * grid.voxel_ml < max(SMALLEST_LESION_ML, 0.75 * volume_ml):
         return None
     core = np.zeros_like(whole)
-    if volume_ml > 6 and rng.random() < 0.4:
+    if volume_ml > 6 and rng.random() < (0.6 if mass else 0.4):
         inner = distance < rng.uniform(0.45, 0.75) * limit
         core = inner & whole & ndimage.binary_erosion(whole)
-    shown = whole if core.sum() * grid.voxel_ml <= LARGEST_FILLED_CORE_ML else whole & ~core
+    filled = core.sum() * grid.voxel_ml <= LARGEST_FILLED_CORE_ML or (mass and rng.random() < ANATOMICAL)
+    shown = whole if filled else whole & ~core
     return _Shape(centre, box, whole, core, shown)
 
 
 def _lesion_volume(site: str, rng: np.random.Generator) -> float:
     """Volume in ml: log-normal with many small ones."""
     if site == "mass":
-        return float(np.clip(rng.lognormal(np.log(MEDIAN_ML[site]), 0.6), 25, 0.95 * LARGEST_LESION_ML))
+        return float(np.clip(rng.lognormal(np.log(MEDIAN_ML[site]), 0.9), 20, 0.95 * LARGEST_LESION_ML))
     return float(np.clip(rng.lognormal(np.log(MEDIAN_ML[site]), 1.25), 1.25 * SMALLEST_LESION_ML, 80))
 
 
@@ -183,7 +189,7 @@ def _grow_somewhere(
             nearby = last + np.rint(rng.normal(0, 22, 3) / grid.spacing).astype(int)
             nearby = np.clip(nearby, 0, np.array(grid.shape) - 1)
             centre = nearby if room[tuple(nearby)] else centre
-        shape = _grow(centre, _lesion_volume(site, rng) * 0.8**attempt, room, grid, rng)
+        shape = _grow(centre, _lesion_volume(site, rng) * 0.8**attempt, room, grid, rng, mass=site == "mass")
         if shape is not None and shape.shown.sum() * grid.voxel_ml >= SMALLEST_LESION_ML:
             return shape
     return None
@@ -201,8 +207,10 @@ def _plan_sites(count: int, tracer: Tracer, phantom: Phantom, rng: np.random.Gen
         shares.pop("prostate", None)
     weights = np.array(list(shares.values()))
     sites = [str(s) for s in rng.choice(list(shares), size=count, p=weights / weights.sum())]
-    if tracer == "fdg" and rng.random() < 0.22:
+    if tracer == "fdg" and rng.random() < 0.28:
         sites[0] = "mass"
+    elif rng.random() < 0.06:  # disease all over the marrow
+        sites = ["bone"] * int(rng.integers(8, 16))
     return sites
 
 
@@ -223,7 +231,9 @@ def _insert(shape: _Shape, site: str, target: float, layers: Layers, grid: Grid,
     )
     whole, core, shown = (np.zeros([w.stop - w.start for w in wide], bool) for _ in range(3))
     whole[inner], core[inner], shown[inner] = shape.whole, shape.core, shape.shown
-    profile = np.exp(0.3 * ndimage.gaussian_filter(rng.standard_normal(whole.shape), 1.2) * 4)
+    rough, length = (rng.uniform(0.3, 0.6), 2.5) if site == "mass" else (0.3, 1.2)
+    texture = ndimage.gaussian_filter(rng.standard_normal(whole.shape), length)
+    profile = np.exp(rough * texture / max(float(texture.std()), 1e-6))
     profile[core] = rng.uniform(0.1, 0.3)
     profile = np.where(whole, profile, 0).astype(np.float32)
     scale = [layers.sigma / s for s in grid.spacing]
@@ -232,7 +242,7 @@ def _insert(shape: _Shape, site: str, target: float, layers: Layers, grid: Grid,
     without = suv[wide] - ndimage.gaussian_filter(np.where(whole, local, 0), scale, truncate=3, mode="constant")
     near = ndimage.binary_dilation(whole, iterations=4) & ~ndimage.binary_dilation(whole, iterations=2)
     background = float(np.median(suv[wide][near])) if near.any() else 0.5
-    target = max(target, 1.25 * LEAST_CONTRAST * background, 1.3)
+    target = max(target, 1.25 * LEAST_CONTRAST.get(site, 1.5) * background, 1.3)
     strength = (target - float(without[shown].mean())) / float(gain[shown].mean())
     strength = min(strength, 12 * target)
     suv[wide] = without + strength * gain
@@ -288,7 +298,8 @@ def add_lesions(
         shape = _grow_somewhere(site, seeds, np.isin(tissue, ROOM[site]) & free, last, grid, rng)
         if shape is None:
             continue
-        target = float(np.clip(level * np.exp(rng.normal(0, 0.5)), 1.2, 60))
+        cool = rng.uniform(0, 0.9) if site == "mass" else 0.0
+        target = float(np.clip(level * np.exp(rng.normal(0, 0.5) - cool), 1.2, 60))
         _insert(shape, site, target, layers, grid, rng)
         sites.append(site)
         mask[shape.box][shape.shown] = len(sites)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import ndimage
 
+from synthesis.benign import add_benign, glow
 from synthesis.body import Bool, Float, Grid, Phantom, Tissue, paint_balls
 
 Tracer = Literal["fdg", "psma"]
@@ -27,10 +27,12 @@ def _base_uptake(tracer: Tracer, rng: np.random.Generator) -> Float:
     """SUV of every `Tissue` in one patient."""
     table = np.full(len(Tissue), 0.02, np.float32)
     fdg = tracer == "fdg"
-    blood = _around(1.8 if fdg else 1.5, 0.15, rng)
-    marrow = rng.uniform(1.0, 2.5) if fdg else rng.uniform(0.4, 0.8)
+    blood = _around(1.75 if fdg else 1.5, 0.2, rng)
+    marrow = rng.uniform(0.8, 2.5) if fdg else rng.uniform(0.4, 0.8)
+    if fdg and rng.random() < 0.12:  # stimulated
+        marrow = rng.uniform(2.5, 4.0)
     values = {
-        Tissue.SPLEEN: _around(1.9, 0.15, rng) if fdg else rng.uniform(3.5, 8),
+        Tissue.SPLEEN: _around(1.9, 0.2, rng) if fdg else rng.uniform(3.5, 8),
         Tissue.KIDNEY: rng.uniform(2.5, 4.5) if fdg else rng.uniform(32, 55),
         Tissue.LIVER: rng.uniform(1.9, 3.0) if fdg else rng.uniform(3.5, 6.5),
         Tissue.BLADDER: float(np.clip(_around(22, 0.7, rng), 5, 60))
@@ -39,12 +41,12 @@ def _base_uptake(tracer: Tracer, rng: np.random.Generator) -> Float:
         Tissue.LUNG: rng.uniform(0.35, 0.6),
         Tissue.BRAIN: rng.uniform(6.5, 9.5) if fdg else 0.3,
         Tissue.HEART: blood,
-        Tissue.STOMACH: rng.uniform(1.3, 4.0) if fdg else rng.uniform(1.2, 3.0),
+        Tissue.STOMACH: rng.uniform(1.3, 5.0) if fdg else rng.uniform(1.2, 3.0),
         Tissue.PROSTATE: rng.uniform(1.5, 3.0) if fdg else rng.uniform(2.0, 4.0),
-        Tissue.GLAND: rng.uniform(1.5, 3.5) if fdg else rng.uniform(10, 25),
+        Tissue.GLAND: float(np.clip(_around(2.3, 0.4, rng), 1.2, 8)) if fdg else rng.uniform(8, 30),
         Tissue.SKIN: 0.5,
         Tissue.FAT: rng.uniform(0.2, 0.4),
-        Tissue.MUSCLE: _around(0.7, 0.2, rng),
+        Tissue.MUSCLE: _around(0.7, 0.25, rng),
         Tissue.VISCERAL_FAT: rng.uniform(0.3, 0.6),
         Tissue.CORTEX: 0.35 * marrow + 0.3,
         Tissue.MARROW: marrow,
@@ -52,7 +54,7 @@ def _base_uptake(tracer: Tracer, rng: np.random.Generator) -> Float:
         Tissue.DISC: 0.6,
         Tissue.AIRWAY: 0.15,
         Tissue.BLOOD: blood,
-        Tissue.OESOPHAGUS: rng.uniform(1.2, 2.5) if fdg else 1.2,
+        Tissue.OESOPHAGUS: rng.uniform(1.2, 2.5 if rng.random() < 0.85 else 5.0) if fdg else 1.2,
         Tissue.SMALL_BOWEL: rng.uniform(1.0, 2.0) if fdg else 3.0,
         Tissue.COLON: rng.uniform(1.0, 2.0) if fdg else 1.5,
         Tissue.BOWEL_GAS: 0.6,
@@ -172,14 +174,15 @@ def _tube_uptake(
         factor[small] = np.exp(0.35 * along[small])
         avid = rng.choice([0.35, 0.6, 0.9], p=[0.5, 0.3, 0.2])
         factor[colon] = np.exp(avid * along[colon])
-        values[small | colon] = np.clip((values * factor)[small | colon], 0.7, 9)
+        hot = rng.uniform(2, 4) if rng.random() < 0.1 else 1.0  # metformin
+        values[small | colon] = np.clip((values * factor)[small | colon] * hot, 0.7, 14)
     else:
         course = np.linspace(0, 1, max(1, int(small.sum())))
         values[small] = rng.uniform(8, 15) * np.exp(-course * 3.5) * np.exp(0.25 * along[small]) + 0.8
         values[colon] *= np.exp(0.3 * along[colon])
     ureter = tubes.kinds == Tissue.URETER
-    urine = _around(9 if tracer == "fdg" else 20, 0.4, rng)
-    values[ureter] = np.where(along[ureter] > 0.5, urine, 1.2)
+    urine = _around(9 if tracer == "fdg" else 20, 0.5, rng)
+    values[ureter] = np.where(along[ureter] > rng.uniform(-0.2, 1.0), urine, 1.2)
     inside = tubes.nearest >= 0
     activity[inside] = values[tubes.nearest[inside]]
 
@@ -199,8 +202,6 @@ def _spots(
             ((base - 42, head_y - 36, head_x), 15, 7, 2.0, 6.0, 0.7),  # tonsils
             ((marks.apex + 52 * k, neck_y - 44, x), 6, 6, 2.0, 5.0, 0.35),  # vocal cords
             ((marks.apex + 22 * k, neck_y - 38, x), 18, 11, 2.0, 6.0, 0.15),  # thyroid
-            ((marks.apex - 25 * k, y + 0.1 * marks.back, x), 1.22 * w, 22, 1.2, 2.2, 0.2),  # shoulders
-            ((marks.hip, y, x), 88, 24, 1.2, 2.0, 0.15),  # hips
             ((marks.hip - 105 * k, y - 0.7 * marks.front, x), 12, 15, 2.0, 4.0, 0.3),  # testes
         ],
         "psma": [
@@ -214,9 +215,6 @@ def _spots(
         if rng.random() < share:
             suv = rng.uniform(low, high)
             spots += [((*centre[:2], centre[2] + side * apart), radius, suv) for side in (-1, 1)]
-    if rng.random() < 0.04:  # the injection leaked
-        side = rng.choice([-1, 1])
-        spots.append(((marks.apex + 200 * k, y - 10, x + side * (1.36 * w + 12)), 12, rng.uniform(10, 60)))
     return spots
 
 
@@ -234,26 +232,17 @@ def _incidental_uptake(activity: Float, phantom: Phantom, tracer: Tracer, rng: n
     muscle = np.argwhere(tissue == Tissue.MUSCLE)
     if len(muscle) and rng.random() < 0.25:  # strained or tense
         for centre in muscle[rng.integers(len(muscle), size=rng.integers(1, 4))] * grid.spacing:
-            hot = _glow(grid, centre, rng.uniform((50, 25, 25), (140, 70, 70))) * (tissue == Tissue.MUSCLE)
+            hot = glow(grid, centre, rng.uniform((50, 25, 25), (140, 70, 70))) * (tissue == Tissue.MUSCLE)
             activity += activity * hot * rng.uniform(0.5, 3.5)
-    if rng.random() < 0.1:  # brown fat
+    if rng.random() < 0.12:  # brown fat
         fat = np.isin(tissue, (Tissue.FAT, Tissue.VISCERAL_FAT)) & (grid.noise(14, rng) > 0.4)
-        suv = rng.uniform(2, 8)
+        suv = rng.uniform(2, 10)
         for side in (-1, 1):
             centre = (marks.apex, marks.centre[0], marks.centre[1] + side * 0.55 * marks.half_width)
-            activity += fat * suv * _glow(grid, centre, (45, 50, 45))
+            activity += fat * suv * glow(grid, centre, (45, 50, 45))
 
 
-def _glow(grid: Grid, centre: ArrayLike, size: ArrayLike) -> Float:
-    """Gaussian bump of height 1; ``size`` is its standard deviation along z, y, x in mm."""
-    bump = [
-        np.exp(-0.5 * ((axis - c) / s) ** 2)
-        for axis, c, s in zip(grid.axes(), np.asarray(centre), np.asarray(size), strict=True)
-    ]
-    return np.asarray(bump[0] * bump[1] * bump[2], np.float32)
-
-
-def body_uptake(phantom: Phantom, tracer: Tracer, rng: np.random.Generator) -> tuple[Float, float]:
+def body_uptake(phantom: Phantom, tracer: Tracer, rng: np.random.Generator) -> tuple[Float, float, list[str]]:
     """Activity of a healthy body before the scanner sees it.
 
     Returns
@@ -262,6 +251,8 @@ def body_uptake(phantom: Phantom, tracer: Tracer, rng: np.random.Generator) -> t
         SUV.
     liver : float
         SUV of the liver, to which the scanner's noise is scaled.
+    benign : list of str
+        Uptake without a tumour that was added, see :mod:`synthesis.benign`.
     """
     grid, tissue = phantom.grid, phantom.tissue
     table = _base_uptake(tracer, rng)
@@ -286,12 +277,15 @@ def body_uptake(phantom: Phantom, tracer: Tracer, rng: np.random.Generator) -> t
             activity[box][brain[box]] *= grey[brain[box]]
             folds = grid.noise(9, rng)[box]
             activity[box][brain[box]] *= np.exp(0.14 * folds[brain[box]])
+    glands = tissue == Tissue.GLAND
+    activity[glands] *= np.exp(0.25 * grid.noise(25, rng)[glands])
     texture = 1 + 0.10 * grid.noise(13, rng)
     activity *= np.clip(texture, 0.6, 1.4)
     _kidney_uptake(activity, phantom, tracer, rng)
     _bladder_uptake(activity, phantom, float(table[Tissue.BLADDER]), rng)
     _incidental_uptake(activity, phantom, tracer, rng)
-    return np.asarray(activity, np.float32), float(table[Tissue.LIVER])
+    benign = add_benign(activity, phantom, tracer, rng)
+    return np.asarray(activity, np.float32), float(table[Tissue.LIVER]), benign
 
 
 def body_hu(phantom: Phantom, rng: np.random.Generator) -> Float:

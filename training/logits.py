@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from algorithm.network.attention import BidirectionalAttention
+from algorithm.network.h2aseg import H2ASeg
 
 
 class LogitLimit:
@@ -24,19 +24,18 @@ class LogitLimit:
 
     Parameters
     ----------
-    network : torch.nn.Module
+    network : H2ASeg
         Whose attention is watched; its ``observer`` hooks are set.
     limit : float
         Largest magnitude that costs nothing; 0 asks for no price, the bounds are measured all the same.
     """
 
-    def __init__(self, network: nn.Module, limit: float) -> None:
+    def __init__(self, network: H2ASeg, limit: float) -> None:
         self.limit = limit
         self._now: dict[str, Tensor] = {}
         self._largest: dict[str, Tensor] = {}
-        for name, module in network.named_modules():
-            if isinstance(module, BidirectionalAttention):
-                module.observer = partial(self._observe, _short(name))
+        for name, attention in network.attentions().items():
+            attention.observer = partial(self._observe, _short(name))
 
     def penalty(self) -> Tensor | None:
         """Return the price of the last forward pass, the sum of ``log(bound / limit)`` of the modules above it.
@@ -66,11 +65,10 @@ class LogitLimit:
         self._now[name] = bound if before is None else torch.maximum(before, bound)
 
 
-def train_attention_in_low_precision(network: nn.Module) -> None:
+def train_attention_in_low_precision(network: H2ASeg) -> None:
     """Let the attention compute in autocast's type, as inference will where the logits proved small."""
-    for module in network.modules():
-        if isinstance(module, BidirectionalAttention):
-            module.follows_autocast = True
+    for attention in network.attentions().values():
+        attention.follows_autocast = True
 
 
 def _short(name: str) -> str:

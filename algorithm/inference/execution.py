@@ -79,14 +79,19 @@ class Execution:
             torch.cuda.synchronize(self.device)
 
 
-def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
+def place(network: H2ASeg, device: torch.device, dtype: torch.dtype, *, everywhere: bool = False) -> H2ASeg:
     """Return a copy of a network where and how it will compute.
 
-    On a CPU the parameters of the finest decoder level are cast: it moves the most bytes, and nothing follows that
-    would blow its rounding up. Everything before stays in float32, because the scores of the attention reach
-    thousands, and what is rounded off decides which voxels attend to one another. With everything but the
-    attention in bfloat16, masks of low uptake differ visibly from those in float32. On a GPU all stay in float32
-    and autocast chooses what is safe in float16; the attention leaves it for the same reason.
+    ``everywhere`` is for checkpoints that proved all their levels in this type
+    (:class:`algorithm.description.PrecisionProof`): on a CPU all parameters are cast, on a GPU the attention
+    follows autocast as the rest does.
+
+    For any other, on a CPU the parameters of the finest decoder level alone are cast: it moves the most bytes, and
+    nothing follows that would blow its rounding up. Everything before stays in float32, because the scores of an
+    attention trained without a limit reach thousands, and what is rounded off decides which voxels attend to one
+    another. With everything but the attention in bfloat16, masks of low uptake differ visibly from those in
+    float32. On a GPU all stay in float32 and autocast chooses what is safe in float16; the attention leaves it for
+    the same reason.
 
     The network is not compiled: ``torch.compile`` took 296 s for a window of 64x64x32 on two CPU cores, longer
     than AutoPET's limit, and made it slower (0.32 s against 0.23 s at the time, 0.10 s since); it would also need
@@ -94,8 +99,10 @@ def place(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
     """
     placed = copy.deepcopy(network)
     if device.type == "cuda":
+        for attention in placed.attentions().values():
+            attention.follows_autocast = everywhere
         return placed.to(device)
-    for part in placed.finest_level():
+    for part in [placed] if everywhere else placed.finest_level():
         part.to(dtype=dtype)
     placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return placed

@@ -33,6 +33,8 @@ class Predictor:
     device : torch.device
     dtype : torch.dtype
         From :func:`algorithm.inference.device.choose_dtype`.
+    proved : sequence of bool, optional
+        Which networks proved all their levels in this type; by default none did.
 
     Attributes
     ----------
@@ -45,9 +47,16 @@ class Predictor:
         The device's memory does not hold the networks.
     """
 
-    def __init__(self, networks: Sequence[H2ASeg], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        networks: Sequence[H2ASeg],
+        device: torch.device,
+        dtype: torch.dtype,
+        proved: Sequence[bool] | None = None,
+    ) -> None:
         self.execution = Execution.fastest(device, dtype)
         self._given = tuple(networks)
+        self._proved = tuple(proved) if proved is not None else (False,) * len(self._given)
         self._placed = self._place(dtype)
 
     def predict(
@@ -101,7 +110,10 @@ class Predictor:
 
     def _place(self, dtype: torch.dtype) -> Sequence[H2ASeg]:
         try:
-            return [place(network, self.execution.device, dtype) for network in self._given]
+            return [
+                place(network, self.execution.device, dtype, everywhere=proved)
+                for network, proved in zip(self._given, self._proved, strict=True)
+            ]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithm.network.architecture import Architecture
-from algorithm.network.attention import CooperativeAttention, GlobalAttention
+from algorithm.network.attention import BidirectionalAttention, CooperativeAttention, GlobalAttention
 from algorithm.network.blocks import EntryBlock, Head, ResidualBlock, upsample
 from algorithm.network.weighting import Gains, TargetAwareWeighting, apply_gains
 
@@ -144,6 +144,12 @@ class H2ASeg(nn.Module):
     def finest_level(self) -> tuple[nn.Module, nn.Module]:
         """Return the block and the head that make the finest logits: what a CPU computes in a narrower type."""
         return self.decoder.blocks["1"], self.decoder.heads["1"]
+
+    def attentions(self) -> dict[str, BidirectionalAttention]:
+        """Return the attention modules by their names among the network's modules."""
+        return {
+            name: module for name, module in self.named_modules() if isinstance(module, BidirectionalAttention)
+        }
 
     def emphasis(self, ct: Tensor, pet: Tensor) -> dict[int, Gains]:
         """Return the gains that TAMW chose for this input at each decoder level (empty without TAMW)."""
