@@ -85,10 +85,13 @@ class Postprocessing:
         18-connected components smaller than this are removed. 0 keeps all.
     suv_floor : float
         Voxels with a lower SUV are never tumour. 0 switches it off.
+    minimum_suv_max : float
+        18-connected components whose highest SUV is lower are removed. 0 keeps all.
     """
 
     minimum_lesion_ml: float = 0.0
     suv_floor: float = 0.0
+    minimum_suv_max: float = 0.0
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -318,7 +321,7 @@ _KINDS = {
     },
     "ct": _NORMALISATION_KINDS,
     "pet": _NORMALISATION_KINDS,
-    "postprocessing": dict.fromkeys(("minimum_lesion_ml", "suv_floor"), _NUMBER),
+    "postprocessing": dict.fromkeys(("minimum_lesion_ml", "suv_floor", "minimum_suv_max"), _NUMBER),
     "precision": {"largest_logit": _NUMBER, "bfloat16": _AGREEMENT_KINDS, "float16": _AGREEMENT_KINDS},
     "labels": _OBJECT,
     "provenance": _OBJECT,

@@ -54,7 +54,7 @@ def lesions(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> tuple[NDArray[np.int
 def clean_mask(
     mask: NDArray[np.uint8], suv: NDArray[np.float32], spacing_mm: Sequence[float], how: Postprocessing
 ) -> NDArray[np.uint8]:
-    """Take away voxels below the SUV floor, then lesions below the smallest volume.
+    """Take away voxels below the SUV floor, then lesions below the smallest volume or the smallest SUVmax.
 
     Parameters
     ----------
@@ -74,10 +74,13 @@ def clean_mask(
     kept = mask > 0
     if how.suv_floor > 0:
         kept &= suv >= how.suv_floor
-    if how.minimum_lesion_ml > 0:
+    if how.minimum_lesion_ml > 0 or how.minimum_suv_max > 0:
         labels, count = lesions(kept)
-        voxels = np.bincount(labels[kept], minlength=count + 1)
-        kept = (voxels * _voxel_ml(spacing_mm) >= how.minimum_lesion_ml)[labels] & kept
+        inside = labels[kept]
+        stay = np.bincount(inside, minlength=count + 1) * _voxel_ml(spacing_mm) >= how.minimum_lesion_ml
+        highest = np.zeros(count + 1, np.float32)
+        np.maximum.at(highest, inside, suv[kept])
+        kept = (stay & (highest >= how.minimum_suv_max))[labels] & kept
     return kept.astype(np.uint8)
 
 

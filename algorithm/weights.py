@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -73,6 +74,14 @@ def save_checkpoint(
         with written_whole(folder / f"{name}{suffix}") as temporary:
             temporary.write_bytes(part)
     return folder / f"{name}.json"
+
+
+def describe_again(checkpoint: Checkpoint, **changed: Any) -> None:
+    """Replace fields of a stored checkpoint's description, beside the same weights; the file is written whole."""
+    check_free(checkpoint.path, DESCRIPTION)
+    described = dataclasses.replace(checkpoint.description, **changed)
+    with written_whole(checkpoint.path) as temporary:
+        temporary.write_text(described.to_json(), encoding="utf-8")
 
 
 def find_checkpoints(explicit: Path | None = None) -> list[Path]:

@@ -65,7 +65,11 @@ def _reactive_nodes(phantom: Phantom, rng: np.random.Generator) -> list[Ball]:
     if kind == 1:
         side = rng.choice([-1, 1])
         return [
-            ((*(np.array(armpit[:2]) + rng.normal(0, 14, 2)), x + side * (1.05 * w + rng.normal(0, 8))), radius, suv)
+            (
+                (*(np.array(armpit[:2]) + rng.normal(0, 14, 2)), x + side * (1.05 * w + rng.normal(0, 8))),
+                radius,
+                suv,
+            )
             for radius in rng.uniform(4, 7, rng.integers(1, 5))
         ]
     return [
@@ -76,7 +80,7 @@ def _reactive_nodes(phantom: Phantom, rng: np.random.Generator) -> list[Ball]:
 
 
 def _pelvis(phantom: Phantom, rng: np.random.Generator) -> list[Ball]:
-    """A womb and ovaries in some phases of the cycle."""
+    """Return a womb and ovaries as in some phases of the cycle."""
     marks = phantom.landmarks
     z, (y, x) = marks.hip + 45 * marks.scale, marks.centre
     balls: list[Ball] = [((z, y - 8, x + rng.normal(0, 6)), rng.uniform(9, 15), rng.uniform(1.8, 5))]
@@ -102,7 +106,7 @@ def _urine(phantom: Phantom, rng: np.random.Generator) -> list[Ball]:
     marks = phantom.landmarks
     start = np.array([marks.hip - 75 * marks.scale, marks.centre[0] - 0.55 * marks.front, marks.centre[1]])
     suv = float(np.exp(rng.uniform(np.log(2), np.log(30))))
-    return [(tuple(start + (-14.0 * i, rng.normal(0, 4), rng.normal(0, 5))), 6.0, suv) for i in range(5)]
+    return [(tuple(start + np.array((-14.0 * i, rng.normal(0, 4), rng.normal(0, 5)))), 6.0, suv) for i in range(5)]
 
 
 def _thymus(phantom: Phantom, rng: np.random.Generator) -> list[Ball]:
@@ -154,13 +158,13 @@ def add_benign(activity: Float, phantom: Phantom, tracer: str, rng: np.random.Ge
 
 
 def vary_muscles(activity: Float, phantom: Phantom, tracer: str, rng: np.random.Generator) -> None:
-    """Let muscles differ from group to group, in place; with FDG now and then those in use, or all after a meal."""
+    """Let muscles differ by group, in place; now and then FDG shows those in use, or all after a meal."""
     grid, marks = phantom.grid, phantom.landmarks
     muscle = phantom.tissue == Tissue.MUSCLE
     factor = np.exp(0.2 * grid.noise((110, 45, 45), rng))
     if tracer == "fdg":
         factor *= rng.uniform(1.8, 4.0) if rng.random() < 0.06 else 1.0
-        _, _, x = grid.axes()
+        z, _, x = grid.axes()
         for low, high in (
             (-np.inf, marks.hip),
             (marks.hip, marks.lung_base),
@@ -169,8 +173,11 @@ def vary_muscles(activity: Float, phantom: Phantom, tracer: str, rng: np.random.
         ):
             for side in (-1, 1):
                 if rng.random() < 0.08:
-                    z = grid.axes()[0]
-                    group = np.clip((z - low) / 40, 0, 1) * np.clip((high - z) / 40, 0, 1) * ((x - marks.centre[1]) * side > 0)
+                    group = (
+                        np.clip((z - low) / 40, 0, 1)
+                        * np.clip((high - z) / 40, 0, 1)
+                        * ((x - marks.centre[1]) * side > 0)
+                    )
                     noise = np.clip(0.6 + 0.6 * grid.noise((80, 30, 30), rng), 0, 2)
                     factor *= 1 + group * noise * rng.uniform(0.5, 3.0)
     activity[muscle] *= np.clip(factor[muscle], 0.4, 6)

@@ -16,7 +16,7 @@ from algorithm.errors import InvalidImageError
 from algorithm.images import AIR_HU
 from synthesis.anatomy import build_phantom
 from synthesis.body import Float, Grid, Labels, Phantom, Tissue
-from synthesis.style import FWHM_TO_SIGMA, Style, draw_style, shaped
+from synthesis.style import FWHM_TO_SIGMA, Style, draw_style, in_view, shaped
 from synthesis.tumours import Layers, add_lesions
 from synthesis.uptake import Tracer, body_hu, body_uptake
 
@@ -70,8 +70,8 @@ class SyntheticBody:
     seg: sitk.Image
     organs: sitk.Image
     lesions: tuple[LesionRecord, ...]
-    style: Style = Style()
-    benign: tuple[str, ...] = ()
+    style: Style
+    benign: tuple[str, ...]
 
 
 def _scan_ct(hu: Float, phantom: Phantom, rng: np.random.Generator) -> NDArray[np.int16]:
@@ -124,9 +124,7 @@ def _implant(hu: Float, phantom: Phantom, rng: np.random.Generator) -> None:
     part[metal] = rng.uniform(2200, 3071)
 
 
-def _scan_pet(
-    suv: Float, liver: float, level: float, sigma: float, grid: Grid, rng: np.random.Generator
-) -> Float:
+def _scan_pet(suv: Float, liver: float, level: float, sigma: float, grid: Grid, rng: np.random.Generator) -> Float:
     """Add correlated noise: ``level`` times the liver's SUV in the liver, growing as the square root of SUV."""
     noise = ndimage.gaussian_filter(
         rng.standard_normal(grid.shape, dtype=np.float32), [0.75 * sigma / s for s in grid.spacing], truncate=3
@@ -222,13 +220,17 @@ def synthesise(
     ct = _scan_ct(hu, phantom, rng)
     suv, mask = _breathe(suv * np.float32(style.calibration), mask, phantom, style.breath_mm)
     suv, mask = _move(suv, style.motion_mm, grid), _move(mask, style.motion_mm, grid)
+    noisy = _scan_pet(suv, liver, style.noise, sigma, grid, rng)
+    view = in_view(len(ct), style)
+    ct, suv, noisy, mask = ct[view], suv[view], noisy[view], mask[view]
+    upright = upright[:, :, view]
+    resampled = sitk.DICOMOrient(upright, _orientation(resampled))
     records = _records(suv, mask, sites, grid, upright, box)
-    suv = _scan_pet(suv, liver, style.noise, sigma, grid, rng)
 
     image = partial(_image_on_map, box=box, upright=upright, organs=resampled)
     return SyntheticBody(
         ct=image(ct, AIR_HU),
-        suv=image(suv, 0),
+        suv=image(noisy, 0),
         seg=image((mask > 0).astype(np.uint8), 0),
         organs=resampled,
         lesions=records,
@@ -247,8 +249,7 @@ def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None,
             f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume"
         )
     resampled = sitk.Cast(organs, sitk.sitkUInt8) if spacing is None else _resample_labels(organs, spacing, style)
-    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(organs.GetDirection())
-    resampled = sitk.DICOMOrient(shaped(sitk.DICOMOrient(resampled, "LPS"), style), code)
+    resampled = sitk.DICOMOrient(shaped(sitk.DICOMOrient(resampled, "LPS"), style), _orientation(organs))
     labels = sitk.GetArrayViewFromImage(resampled)
     if not np.isin(labels, (Tissue.LUNG, Tissue.LIVER)).any():
         raise InvalidImageError(
@@ -259,6 +260,11 @@ def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None,
             f"an organ map has labels 0 to 10, got {labels.max()}; give one with these ten organs"
         )
     return resampled
+
+
+def _orientation(image: sitk.Image) -> str:
+    code: str = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    return code
 
 
 def _image_on_map(
@@ -273,8 +279,7 @@ def _image_on_map(
     volume[box] = values
     image = sitk.GetImageFromArray(volume)
     image.CopyInformation(upright)
-    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(organs.GetDirection())
-    image = sitk.DICOMOrient(image, code)
+    image = sitk.DICOMOrient(image, _orientation(organs))
     image.CopyInformation(organs)
     return image
 

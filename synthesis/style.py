@@ -1,4 +1,4 @@
-"""What differs from one synthetic body to the next besides chance in every voxel: its build, its scan, its scanner.
+"""What differs from one synthetic body to the next besides chance in every voxel: build, scan and scanner.
 
 | Drawn | Values |
 |---|---|
@@ -86,7 +86,7 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 
 def shaped(organs: sitk.Image, style: Style) -> sitk.Image:
-    """Return an organ map (LPS) with the style's sides, legs and field of view; its stretch is the caller's.
+    """Return an organ map (LPS) with the style's sides and legs; its stretch and field of view are the caller's.
 
     Parameters
     ----------
@@ -102,6 +102,10 @@ def shaped(organs: sitk.Image, style: Style) -> sitk.Image:
     below = round(style.more_leg_mm / step)
     if below:
         organs = sitk.ConstantPad(organs, [0, 0, below], [0, 0, 0], 0)
-    slices = organs.GetSize()[2]
+    return organs
+
+
+def in_view(slices: int, style: Style) -> slice:
+    """Return which of so many axial slices, from the lowest, are in the field of view; 16 at least."""
     first, last = (round(share * slices) for share in style.view)
-    return organs[:, :, first : max(last, first + 1)]
+    return slice(min(first, max(0, slices - 16)), max(last, first + 16))

@@ -193,7 +193,7 @@ def _spots(
     """Draw balls (centre z, y, x in mm, radius in mm, SUV) of normal and benign uptake that comes and goes."""
     marks = phantom.landmarks
     (head_y, head_x), base, k = marks.head, marks.skull_base, marks.scale
-    (y, x), w = marks.centre, marks.half_width
+    y, x = marks.centre
     neck_y = float(marks.spine_y(marks.apex + 45 * k))
     adrenal_y = float(marks.spine_y(marks.hip + 235 * k)) - 22
     # centre, distance from the middle, radius, SUV from, to, how often

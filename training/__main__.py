@@ -35,6 +35,18 @@ COMMANDS = {
         "Train and score k folds, with or without the network's modules",
         f"{PROGRAM} crossvalidate --cases studies --cache cache --out runs/cv --folds 5",
     ),
+    "precision": _command(
+        "precision",
+        "add_precision",
+        "Prove which number formats a network may be computed in",
+        f"{PROGRAM} precision --weights runs/autopet/last.json --cases validation",
+    ),
+    "cleanup": _command(
+        "cleanup",
+        "add_cleanup",
+        "Choose threshold and clean-up of the mask on validation cases",
+        f"{PROGRAM} cleanup --weights runs/autopet/last.json --cases validation --out cleanup.csv --write",
+    ),
     "resampling": _command(
         "resampling",
         "add_resampling",

@@ -28,7 +28,7 @@ ALL = ("ct", "pet", "seg", "organs")
 
 
 def build_augmentation(how: Augmentation, patch: tuple[int, int, int], *, turning: bool) -> Compose:
-    """Return MONAI transforms of ``{"ct", "pet", "seg", "organs"}``, each (1, H, W, D) in x, y, z, to crops of ``patch``.
+    """Return MONAI transforms of CT, PET, contours and organs, each (1, H, W, D) in x, y, z, to crops.
 
     With ``turning``, crops of :meth:`Augmentation.field` are always rotated and scaled, by one resampling;
     without, crops of the patch itself are never. Seed it with ``set_random_state`` before each crop.

@@ -21,5 +21,7 @@ def main(args: argparse.Namespace) -> int:
         split = split_patients(data, options.split, training.recipe.seed)
         name = options.name or training.data.out.resolve().name
         run = session.train(name, data, split, training.data.out, training.network.init)
+        if run.finished:
+            session.prove(run, data.cases(split.validation) or data.cases(split.train))
         log.info("weights: %s", run.checkpoint)
     return 0

@@ -1,8 +1,8 @@
 """Attention logits that stay small while a network trains.
 
 Nothing normalises the tokens before H2ASeg's attention, so queries and keys grow until every voxel attends to a
-single other one: logits reached thousands in networks trained without a limit. What bfloat16 rounds off such a number
-(8 bits: 8 of 2048) then decides the attention, and float16 may not hold it at all.
+single other one: logits reached thousands in networks trained without a limit. What bfloat16 rounds off such a
+number (8 bits: 8 of 2048) then decides the attention, and float16 may not hold it at all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class LogitLimit:
     """Measures how large a network's attention logits can be, and asks for a price above a limit.
 
     A logit is ``scale q . k``, so no logit of a module exceeds ``scale max|q| max|k|`` (Cauchy-Schwarz). The bound
-    needs one reading of queries and keys, where the logits themselves are never stored. It is taken in float32, per
-    group of tokens that attend to one another.
+    needs one reading of queries and keys, where the logits themselves are never stored. It is taken in float32,
+    per group of tokens that attend to one another.
 
     Parameters
     ----------
@@ -38,10 +38,9 @@ class LogitLimit:
             attention.observer = partial(self._observe, _short(name))
 
     def penalty(self) -> Tensor | None:
-        """Return the price of the last forward pass, the sum of ``log(bound / limit)`` of the modules above it.
+        """Return the price of the last forward pass, the sum of ``bound / limit - 1`` of the modules above it.
 
-        None where nothing was measured or no price is asked. A logarithm, so that a network that starts at thousands
-        is pulled as gently as one that is just above.
+        None where nothing was measured or no price is asked.
         """
         bounds, self._now = self._now, {}
         for name, bound in bounds.items():
@@ -49,7 +48,7 @@ class LogitLimit:
             self._largest[name] = bound.detach() if before is None else torch.maximum(before, bound.detach())
         if not bounds or not self.limit:
             return None
-        return torch.relu(torch.log(torch.stack(list(bounds.values())) / self.limit)).sum()
+        return torch.relu(torch.stack(list(bounds.values())) / self.limit - 1).sum()
 
     def largest(self) -> dict[str, float]:
         """Return the largest bound of each module since the last call, and forget them."""

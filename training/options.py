@@ -178,6 +178,40 @@ class ResamplingOptions:
                 raise UsageError(f"--spacing must be above 0, at most {_COARSEST_MM:g} mm, got {got}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrecisionOptions:
+    """``python -m training precision``."""
+
+    weights: Path = option(REQUIRED, "Checkpoint (its .json), whose description is completed.", metavar="FILE")
+    cases: tuple[Path, ...] = option(
+        REQUIRED, f"{_CASES} Repeatable.", "--cases", "--data", nargs=None, action="append", metavar="DIR"
+    )
+    layout: Layout | None = option(None, _LAYOUT)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanupOptions:
+    """``python -m training cleanup``."""
+
+    weights: tuple[Path, ...] = option(
+        REQUIRED,
+        "Checkpoint (its .json). Repeatable: one for all --cases, or one for each in their order, such as the "
+        "folds' and the cases that they never saw.",
+        nargs=None,
+        action="append",
+        metavar="FILE",
+    )
+    cases: tuple[Path, ...] = option(
+        REQUIRED, f"{_CASES} Repeatable.", "--cases", "--data", nargs=None, action="append", metavar="DIR"
+    )
+    out: Path = option(REQUIRED, "CSV of every combination.", metavar="FILE")
+    layout: Layout | None = option(None, _LAYOUT)
+    flips: int = option(1, "Mirrorings averaged.", choices=range(1, 9), metavar="N")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
+    write: bool = option(False, "Write the best into the descriptions of the weights.", action="store_true")
+
+
 def add_fit(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``fit``."""
     add_options(parser, FitOptions)
@@ -191,6 +225,16 @@ def add_crossvalidate(parser: argparse.ArgumentParser) -> None:
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``resampling``."""
     add_options(parser, ResamplingOptions)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``precision``."""
+    add_options(parser, PrecisionOptions)
+
+
+def add_cleanup(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``cleanup``."""
+    add_options(parser, CleanupOptions)
 
 
 def parsed_as(kind: type[Options], parsed: argparse.Namespace) -> Options:

@@ -1,7 +1,7 @@
 """Organs as a second task: a head that names the organ of every voxel while a network trains, dropped at export.
 
-Where a case has an organ map (the synthetic bodies do), the decoder must know what is liver and what is bladder, not
-only what is no tumour. AutoPET's winners supervise organs beside lesions (Rokuss et al., "From FDG to PSMA: A
+Where a case has an organ map (the synthetic bodies do), the decoder must know what is liver and what is bladder,
+not only what is no tumour. AutoPET's winners supervise organs beside lesions (Rokuss et al., "From FDG to PSMA: A
 Hitchhiker's Guide to Multitracer, Multicenter Lesion Segmentation in PET/CT Imaging", 2024, arXiv 2409.09478). The
 exported network is the published one.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 

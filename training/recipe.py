@@ -14,7 +14,8 @@ Optimiser = Literal["adamw", "released"]
 
 LEARNING_RATES: dict[Optimiser, float] = {"adamw": 4e-4, "released": 1e-4}
 """Where none is given. AdamW's is below the customary 1e-3, at which, without a limit, the attention's queries
-and keys, which nothing normalises, grow until every voxel attends to a single other. ``released``: the released code's."""
+and keys, which nothing normalises, grow until every voxel attends to a single other. ``released``: the released
+code's."""
 
 RELEASED_DECAY_PER_EPOCH = 0.99
 

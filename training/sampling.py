@@ -149,8 +149,8 @@ def clear_tumour(
 ) -> None:
     """Leave of a crop (x, y, z; HU, SUV) the largest part of the body that holds no tumour, in place.
 
-    What lies beyond a plane beside the tumour becomes air: of a crop around a sarcoma the other leg stays, or the leg
-    above or below it. Nothing changes where less than ``least`` voxels would be left on every side.
+    What lies beyond a plane beside the tumour becomes air: of a crop around a sarcoma the other leg stays, or the
+    leg above or below it. Nothing changes where less than ``least`` voxels would be left on every side.
     """
     if not seg.any():
         return

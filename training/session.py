@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +19,21 @@ from algorithm.errors import UsageError
 from algorithm.files import check_writable
 from algorithm.inference.device import choose_device
 from algorithm.inference.memory import reuse_freed_memory
-from algorithm.weights import Checkpoint, load_checkpoint
+from algorithm.weights import Checkpoint, build_network, describe_again, load_checkpoint
 from training.cache import CachedCase
 from training.options import TrainingOptions
 from training.parallel import Processes, join_processes, leave_processes
+from training.precision import prove_precision, tell
 from training.preparation import PreparedData, describe, parse_normalisation, prepare
 from training.splits import Split, write_split
 from training.trainer import Plan, Run, Trainer
+from training.validation import prepare_cached
 
 log = logging.getLogger(__name__)
 
 _CPU_CROP_THREADS = 1  # the other cores are the network's
 _GPU_CROP_THREADS = 8
+_MOST_PROOF_CASES = 24
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,23 @@ class Session:
         if self.processes.is_first:
             write_split(split, out / "split.json")
         return trainer.fit(self._plan(out))
+
+    def prove(self, run: Run, cases: Sequence[CachedCase]) -> None:
+        """Measure a finished run's checkpoint in low precision and write that into its description.
+
+        Parameters
+        ----------
+        run : Run
+        cases : sequence of CachedCase
+            Its validation cases; where it has none, some that it was trained on: masks are compared with masks.
+        """
+        if self.processes.is_first:
+            checkpoint = load_checkpoint(run.checkpoint)
+            prepared = (prepare_cached(case, checkpoint.description) for case in cases[:_MOST_PROOF_CASES])
+            proof = prove_precision(build_network(checkpoint), checkpoint.description, prepared, self.device)
+            log.info(tell(proof))
+            describe_again(checkpoint, precision=proof)
+        self.processes.wait()
 
     def _description(
         self, name: str, cases: tuple[CachedCase, ...], data: list[dict[str, object]], start: Checkpoint | None

@@ -246,7 +246,7 @@ class Trainer:
             group["lr"] = recipe.learning_rate_at(step)
         loss = self._loss(Batch(*(part.to(self.device, memory_format=self.layout) for part in batch)))
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.whole.parameters(), recipe.clip_norm or math.inf)
         finite = bool(torch.isfinite(norm))  # the same in all processes: their gradients are averaged

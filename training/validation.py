@@ -17,7 +17,7 @@ from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.preprocessing import prepare_on_grid
-from algorithm.segmentation import mask_of, prepare_case, segment_prepared
+from algorithm.segmentation import EnsembleCase, mask_of, prepare_case, segment_prepared
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from training.cache import CachedCase
@@ -54,11 +54,16 @@ def validate(
     return [_score(predictor, case, description) for case in cases]
 
 
-def _score(predictor: Predictor, case: CachedCase, description: Description) -> Scores:
+def prepare_cached(case: CachedCase, description: Description) -> tuple[EnsembleCase, sitk.Image]:
+    """Return a case as the network takes it, and its PET on the network's grid."""
     ct = np.array(case.ct().transpose(2, 1, 0), np.float32)
     pet = sitk.GetImageFromArray(np.array(case.pet().transpose(2, 1, 0), np.float32))
     pet.SetSpacing(case.spacing)
-    prepared = prepare_case([description], partial(prepare_on_grid, ct, pet))
+    return prepare_case([description], partial(prepare_on_grid, ct, pet)), pet
+
+
+def _score(predictor: Predictor, case: CachedCase, description: Description) -> Scores:
+    prepared, pet = prepare_cached(case, description)
     probability = segment_prepared(predictor, prepared, flips=1, progress=_SILENT).probability
     mask = mask_of(probability, prepared.prepared, pet, description)
     return measure(case.seg().transpose(2, 1, 0), mask, case.spacing, _PAPER, surfaces=False)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from algorithm.network.blocks import PReLU, instance_norm, upsample
 
-
 LogitObserver = Callable[[Tensor, Tensor, float], None]
 """Takes queries and keys, ``(N, T, C)`` each, and the scale: the logits are ``scale * queries @ keys^T``."""
 
