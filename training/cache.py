@@ -250,7 +250,8 @@ def _is_ready(entry: Path) -> bool:
 
 
 def _entry_name(case: Case, spacing: Spacing) -> str:
-    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
+    organs = _organ_map(case)
+    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*case.files, *([organs] if organs else []))]
     key = json.dumps([FORMAT, case.name, case.truth_on_own_grid, list(spacing), files])
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', case.name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
@@ -333,10 +334,15 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _organ_map(case: Case) -> Path | None:
+    path = case.truth.parent / ORGANS_FILE if case.truth is not None else None
+    return path if path is not None and path.is_file() else None
+
+
 def _organs(case: Case, grid: sitk.Image) -> NDArray[np.uint8] | None:
     """Return the organ map that lies beside a case's contours, as synthesis writes it, on the network's grid."""
-    path = case.truth.parent / ORGANS_FILE if case.truth is not None else None
-    if path is None or not path.is_file():
+    path = _organ_map(case)
+    if path is None:
         return None
     organs = read_image(path, "organ map")
     nearest = sitk.Resample(organs, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from algorithm.cases import find_cases
+from algorithm.images import AIR_HU
 from test.support.training_runs import (
     PATCH,
     STILL,
@@ -17,7 +18,7 @@ from test.support.trees import SPACING, write_tree
 from training.augmentation import DropModalityd
 from training.cache import build_cache
 from training.recipe import Augmentation
-from training.sampling import CropSampler, Source, cut, prefetch
+from training.sampling import NO_UPTAKE_SUV, CropSampler, Source, clear_tumour, cut, prefetch
 
 
 def test_crops_are_alternately_centred_on_tumour_and_background(cases, description):
@@ -42,7 +43,7 @@ def test_a_source_without_tumours_gives_background_alone(cases, description):
 
 def test_a_crop_is_cut_from_the_normalised_volume(cases, description):
     sampler = CropSampler([Source(cases[:1], 1.0)], description, STILL, seed=0)
-    ct, pet, seg = (part[0].numpy() for part in sampler.crop(4))
+    ct, pet, seg, _ = (part[0].numpy() for part in sampler.crop(4))
     case = cases[0]
     places = [
         (x, y, z)
@@ -146,3 +147,36 @@ def test_one_modality_at_most_is_dropped():
     counts = [sum(names == [key] for names in blank) for key in ("ct", "pet")]
     assert all(30 < count < 70 for count in counts)
     assert sum(counts) + blank.count([]) == 200
+
+
+def test_the_other_leg_stays_where_a_crop_is_cleared_of_tumour():
+    ct, pet, seg = np.full((20, 16, 12), AIR_HU), np.zeros((20, 16, 12)), np.zeros((20, 16, 12), np.uint8)
+    ct[2:8, 4:12], ct[12:19, 4:12] = 40.0, 50.0
+    pet[ct > 0] = 0.7
+    seg[4:6, 6:9, 3:9] = 1
+    pet[seg > 0] = 6.0
+    clear_tumour(ct, pet, seg)
+
+    assert not seg.any()
+    assert pet.max() == 0.7
+    assert (ct[12:19, 4:12] == 50).all()
+    assert (ct[:6] == AIR_HU).all()
+    assert (pet[:6] == NO_UPTAKE_SUV).all()
+
+
+def test_a_crop_that_is_all_tumour_stays_as_it_is():
+    ct, pet, seg = np.full((8, 8, 8), 40.0), np.full((8, 8, 8), 5.0), np.ones((8, 8, 8), np.uint8)
+    clear_tumour(ct, pet, seg)
+    assert seg.all()
+    assert (pet == 5).all()
+
+
+def test_crops_around_background_are_cleared_as_often_as_asked(cases, description):
+    how = dataclasses.replace(STILL, tumour_free=1.0)
+    marked = tuple(case for case in cases if case.tumour_ml > 0)
+    crops = CropSampler([Source(marked, 1.0)], description, how, seed=2).batch(range(12))
+    plain = CropSampler([Source(marked, 1.0)], description, STILL, seed=2).batch(range(12))
+
+    tumour, before = crops.seg.sum((1, 2, 3, 4)), plain.seg.sum((1, 2, 3, 4))
+    assert (tumour[::2] > 0).all()
+    assert (tumour[1::2] == 0).sum() > (before[1::2] == 0).sum()

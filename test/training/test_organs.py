@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from algorithm.cases import find_cases
+from algorithm.weights import load_checkpoint
+from test.support.checkpoints import TINY_PATCH, random_network
+from test.support.training_runs import PATCH, STILL, assert_identical, in_two_processes, options, state_of
+from test.support.trees import SPACING, write_image, write_tree
+from training.__main__ import main
+from training.cache import ORGANS_FILE, build_cache
+from training.organs import ORGANS, UNKNOWN, NetworkWithOrgans, OrganLoss
+from training.sampling import CropSampler, Source
+
+LIVER = 3
+
+
+@pytest.fixture(scope="module")
+def mapped_tree(tmp_path_factory):
+    """Two cases, of which the first has an organ map: a slab of liver, on a grid of its own."""
+    root = write_tree(tmp_path_factory.mktemp("mapped"), "mapped", "plain")
+    study = root / "mapped" / "study"
+    organs = sitk.ReadImage(study / "SEG.nii.gz") * 0
+    organs[:, 10:20, :] = LIVER
+    sitk.WriteImage(organs, study / ORGANS_FILE)
+    return root
+
+
+def test_the_organ_map_lies_on_the_contours_grid(mapped_tree, tmp_path):
+    mapped, plain = build_cache(find_cases(mapped_tree).cases, tmp_path, SPACING, progress=False).cases
+
+    assert plain.organs() is None
+    found = mapped.organs()
+    assert found.shape == mapped.size
+    assert set(np.unique(found)) == {0, LIVER}
+    rows = np.flatnonzero((found == LIVER).any((0, 2)))
+    assert rows[-1] - rows[0] + 1 == 10
+
+
+def test_a_map_that_changed_makes_another_entry(tmp_path):
+    root = write_tree(tmp_path / "data", "one")
+    (before,) = build_cache(find_cases(root).cases, tmp_path / "cache", SPACING, progress=False).cases
+    write_image(root / "one" / "study" / ORGANS_FILE, np.full((24, 36, 40), LIVER, np.uint8))
+    (after,) = build_cache(find_cases(root).cases, tmp_path / "cache", SPACING, progress=False).cases
+
+    assert before.organs() is None
+    assert (after.organs() == LIVER).all()
+
+
+def test_crops_bring_their_organs_or_say_that_they_are_unknown(mapped_tree, description, tmp_path):
+    mapped, plain = build_cache(find_cases(mapped_tree).cases, tmp_path, SPACING, progress=False).cases
+    crop = CropSampler([Source((mapped,), 1.0)], description, STILL, 0).crop(0)
+    assert crop.organs.shape == (1, *PATCH)
+    assert set(crop.organs.unique().tolist()) == {0, LIVER}
+    assert (CropSampler([Source((plain,), 1.0)], description, STILL, 0).crop(0).organs == UNKNOWN).all()
+
+
+def test_only_crops_with_a_map_count():
+    loss, generator = OrganLoss(), torch.Generator().manual_seed(0)
+    logits = torch.randn(2, ORGANS + 1, 4, 4, 2, generator=generator, requires_grad=True)
+    organs = torch.full((2, 1, 8, 8, 4), UNKNOWN, dtype=torch.uint8)
+    nothing = loss(logits, organs)
+    nothing.backward()
+    assert float(nothing) == 0
+    assert float(logits.grad.abs().sum()) == 0
+    organs[0] = torch.arange(8)[:, None, None] // 2
+    one = loss(logits, organs)
+    assert torch.equal(one, loss(logits[:1], organs[:1]))
+    right = torch.nn.functional.one_hot(organs[:1, 0, ::2, ::2, ::2].long(), ORGANS + 1).movedim(-1, 1) * 50.0
+    assert float(loss(right, organs[:1])) < 0.8 < float(one)  # the Dice of organs that are not there stays
+
+
+def test_the_head_changes_nothing_of_the_network():
+    network = random_network()
+    with torch.no_grad():
+        images = torch.randn(2, 1, 1, *TINY_PATCH)
+        alone = network(*images)
+        logits, organs = NetworkWithOrgans(network, organs=True)(*images)
+    assert all(torch.equal(one, other) for one, other in zip(alone, logits, strict=True))
+    assert organs.shape == (1, ORGANS + 1, *(side // 2 for side in TINY_PATCH))
+    assert NetworkWithOrgans(random_network(), organs=False)(*images)[1] is None
+
+
+@pytest.mark.numerical
+def test_organs_train_resume_and_are_dropped_at_export(mapped_tree, tmp_path):
+    def run(out, steps, *more):
+        return options(mapped_tree, tmp_path / "cache", tmp_path / out, "--steps", steps, "--split", "all", *more)
+
+    assert main(run("whole", "4", "--save-every", "2")) == 0
+    assert main(run("part", "4", "--save-every", "2", "--time-budget", "0")) == 0
+    assert main(run("part", "4", "--save-every", "2")) == 0
+    assert main(run("without", "4", "--organ-weight", "0")) == 0
+
+    whole, part, without = (state_of(tmp_path / out) for out in ("whole", "part", "without"))
+    assert any(name.startswith("head.") for name in whole["network"])
+    assert not any(name.startswith("head.") for name in without["network"])
+    assert_identical(whole["network"], part["network"])
+    assert whole["average"].keys() == without["average"].keys()
+    load_checkpoint(tmp_path / "whole" / "last.json")  # the published architecture's parameters and no other
+
+
+@pytest.mark.slow
+def test_two_processes_learn_organs_alike(mapped_tree, tmp_path):
+    arguments = options(mapped_tree, tmp_path / "cache", tmp_path / "two", "--steps", "2", "--split", "all")
+    in_two_processes([*arguments, "--precision", "float32"])
+    assert main([*options(mapped_tree, tmp_path / "cache", tmp_path / "one", "--steps", "2", "--split", "all"),
+                 "--precision", "float32"]) == 0  # fmt: skip
+    one, two = (json.loads((tmp_path / run / "last.json").read_text()) for run in ("one", "two"))
+    assert one["provenance"]["settings"] == two["provenance"]["settings"]
+    assert math.isfinite(float(state_of(tmp_path / "two")["network"]["head.conv.weight"].abs().sum()))
