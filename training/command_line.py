@@ -98,6 +98,8 @@ def _keywords(kind: Any) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         inner, *others = get_args(kind)
         return {**_keywords(inner), "nargs": "+" if Ellipsis in others else 1 + len(others)}
+    if kind is bool:
+        return {"action": "store_true"}
     if kind not in (int, float, str, Path):
         raise TypeError(f"no option can be made of {kind}")
     return {"type": kind}

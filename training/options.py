@@ -209,7 +209,7 @@ class CleanupOptions:
     layout: Layout | None = option(None, _LAYOUT)
     flips: int = option(1, "Mirrorings averaged.", choices=range(1, 9), metavar="N")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
-    write: bool = option(False, "Write the best into the descriptions of the weights.", action="store_true")
+    write: bool = option(False, "Write the best into the descriptions of the weights.")
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

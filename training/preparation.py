@@ -22,6 +22,16 @@ from training.splits import Split, choose_split, nnunet_folds, parse_fold
 
 log = logging.getLogger(__name__)
 
+_NO_PATIENTS = {
+    "nnunet": "the names tell no patients (fdg_PATIENT_..., psma_PATIENT_...)",
+    "autopet": "the studies lie in no patient's folder (PATIENT/STUDY below the folder that is given)",
+    "csv": "the list tells no patients (its column patient)",
+}
+"""Why all patients have but one case, by layout; their studies may then come apart in a split."""
+
+_SET_PREFIX = re.compile(r"(PETCT|fdg)_(?=[0-9a-f]+$)")
+"""Of FDG-PET-CT-Lesions' folders and of the same patients' names in AutoPET III."""
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -206,13 +216,14 @@ def _check_names(datasets: Sequence[DataSet]) -> None:
     """Raise UsageError if two folders have patients of one name, who would share a role in every split."""
     owner: dict[str, Path] = {}
     for dataset in datasets:
-        for patient in {case.patient for case in dataset.cases}:
-            if patient in owner:
+        patients = {_SET_PREFIX.sub("", case.patient): case.patient for case in dataset.cases}
+        for key, patient in patients.items():
+            if key in owner:
                 raise UsageError(
-                    f"both {owner[patient]} and {dataset.folder} hold a patient {patient}; give each patient "
+                    f"both {owner[key]} and {dataset.folder} hold a patient {patient}; give each patient "
                     "once, or rename the folders of one of them"
                 )
-        owner |= {case.patient: dataset.folder for case in dataset.cases}
+        owner |= dict.fromkeys(patients, dataset.folder)
 
 
 def _log_cases(dataset: DataSet, cache: Cache) -> None:
@@ -227,8 +238,9 @@ def _log_cases(dataset: DataSet, cache: Cache) -> None:
         len(tumour_free),
         len(skipped),
     )
-    if dataset.layout == "nnunet" and all(case.patient == case.name for case in dataset.cases):
-        log.info("  the names tell no patients (fdg_PATIENT_..., psma_PATIENT_...): each case counts as one")
+    cases = dataset.cases
+    if len(cases) > 1 and dataset.layout in _NO_PATIENTS and all(case.patient == case.name for case in cases):
+        log.info("  %s: each case counts as one", _NO_PATIENTS[dataset.layout])
     for case in skipped:
         log.info("  skipped %s: %s", case.name, case.reason)
     for free in tumour_free:

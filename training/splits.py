@@ -188,4 +188,7 @@ def nnunet_folds(path: Path, patient_of: dict[str, str]) -> list[Split]:
             for train, held_back in folds
         ]
     except UsageError as error:
-        raise UsageError(f"{path} separates the studies of a patient: {error}") from error
+        raise UsageError(
+            f"{path} separates the studies of a patient: {error}; correct the file, or move it away and folds are "
+            "drawn by patient"
+        ) from error

@@ -8,6 +8,7 @@ A **list of cases** is what every option ``--cases`` takes: a folder in one of t
 ``ct``, ``pet``   The pair. Needed wherever images are read; paths are relative to the CSV.
 ``truth``       The mask to learn from or to compare with: inside ``--truth`` where a command has that, or
                 relative to the CSV.
+``truth_grid``  ``own``: the truth may lie on another grid than the PET, onto which it is then brought.
 ``prediction``  A mask to be scored: inside ``--prediction``, or relative to the CSV.
 ``patient``     Whose studies stay together in every split; by the name where left out.
 ``tracer``      ``fdg`` or ``psma``; by the prefix ``fdg_`` or ``psma_`` of the name where left out.
@@ -35,7 +36,7 @@ from algorithm.cases.names import (
     patient_of,
     tracer_of,
 )
-from algorithm.cases.study import Study, read_study, reason
+from algorithm.cases.study import Study, read_study, reason, truth_on
 from algorithm.cases.table import COLUMNS, Row, is_yes, read_rows, read_table, require_column
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "reason",
     "require_column",
     "tracer_of",
+    "truth_on",
 ]

@@ -28,7 +28,7 @@ class Case:
     centre, data_set, subset : str or None
         As the list says; see :mod:`algorithm.cases`.
     truth_on_own_grid : bool
-        The layout allows the truth to lie on another grid than the PET (HECKTOR); it is resampled.
+        The layout (HECKTOR) or the list allows the truth to lie on another grid than the PET; it is resampled.
     """
 
     name: str

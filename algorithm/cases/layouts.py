@@ -50,7 +50,10 @@ class Found:
         if missing:
             return Skipped(self.name, f"no {', no '.join(missing)}")
         if several:
-            return Skipped(self.name, f"several files in one role, {' and '.join(several)}; keep one of them")
+            listed = " and ".join(several)
+            return Skipped(
+                self.name, f"several files in one role, {listed}; keep one of them, or give the folder of one"
+            )
         return Case(
             self.name,
             self.ct[0],
@@ -105,7 +108,11 @@ def _nnunet(folder: Path) -> Iterator[Found]:
 
 
 def _hecktor(folder: Path) -> Iterator[Found]:
-    """Read HECKTOR 2022, at any depth; CT and contours have a finer grid than the PET."""
+    """Read HECKTOR, at any depth; CT and contours have a finer grid than the PET.
+
+    In 2022 ``imagesTr`` and ``labelsTr`` lie side by side, since 2025 each patient has a folder: all of them are
+    told by their names alone.
+    """
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.nii.gz")):
         files.setdefault(path.name, []).append(path)
@@ -139,7 +146,10 @@ LAYOUTS: dict[Layout, LayoutReader] = {
     "nnunet": LayoutReader(
         "imagesTr/*_0000.nii.gz (CT), *_0001.nii.gz (PET) and labelsTr/*.nii.gz (AutoPET III)", _nnunet
     ),
-    "hecktor": LayoutReader("imagesTr/*__CT.nii.gz, *__PT.nii.gz and labelsTr/*.nii.gz (HECKTOR 2022)", _hecktor),
+    "hecktor": LayoutReader(
+        "imagesTr/*__CT.nii.gz, *__PT.nii.gz and labelsTr/*.nii.gz, or all in a folder per patient (HECKTOR)",
+        _hecktor,
+    ),
     "jobs": LayoutReader(
         "images/ct and images/pet, one file or a DICOM series each (grand-challenge jobs; no truth)", _jobs
     ),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from algorithm.cases.case import Case, DataSet, Skipped
+from algorithm.cases.hints import hint
 from algorithm.cases.layouts import LAYOUTS, Layout
 from algorithm.cases.table import cases_of_table
 from algorithm.errors import MissingInputError, UsageError
@@ -41,7 +42,8 @@ def list_cases(source: Path) -> list[Case]:
     else:
         raise MissingInputError(f"there are no cases at {source}; give {WHERE_CASES_LIE}")
     if not cases:
-        raise MissingInputError(f"found no case in {source}; give {WHERE_CASES_LIE}")
+        advice = hint(source) if source.is_dir() else None
+        raise MissingInputError(f"found no case in {source}; {advice or f'give {WHERE_CASES_LIE}'}")
     _require_unique(cases, source)
     return sorted(cases, key=lambda case: case.name)
 
@@ -115,9 +117,10 @@ def _recognise(folder: Path) -> Layout:
         if any(True for _ in reader.read(folder)):
             return layout
     looks = "; ".join(f"{layout}: {reader.looks}" for layout, reader in LAYOUTS.items())
-    raise UsageError(
-        f"{folder} holds none of the layouts {', '.join(LAYOUTS)}; name the layout's top folder ({looks})"
+    advice = hint(folder) or (
+        f"name the layout's top folder ({looks}), or a list of cases (CSV with the columns case, ct, pet, truth)"
     )
+    raise UsageError(f"{folder} holds none of the layouts {', '.join(LAYOUTS)}; {advice}")
 
 
 def _require_unique(cases: Iterable[Case], source: Path) -> None:

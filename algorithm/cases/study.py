@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -37,18 +38,36 @@ def read_study(case: Case) -> Study:
     if case.truth is None:
         raise MissingInputError(f"the case {case.name} has no truth; add its contours")
     pair = read_pet_ct(case.ct, case.pet)
-    labels = read_image(case.truth, "SEG")
     if case.truth_on_own_grid:
-        labels = sitk.Resample(labels, pair.pet, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
-    elif not same_geometry(labels, pair.pet):
+        return Study(ct=pair.ct, pet=pair.pet, seg=truth_on(case.truth, pair.pet))
+    labels = read_image(case.truth, "SEG")
+    if not same_geometry(labels, pair.pet):
         raise GeometryError(
             f"{case.truth.name} ({geometry_text(labels)}) does not lie on the grid of {case.pet.name} "
-            f"({geometry_text(pair.pet)}); resample it"
+            f"({geometry_text(pair.pet)}); resample it (a list of cases may say so: truth_grid own)"
         )
+    return Study(ct=pair.ct, pet=pair.pet, seg=_tumour(labels, case.truth))
+
+
+def truth_on(path: Path, grid: sitk.Image) -> sitk.Image:
+    """Read contours from whatever grid they lie on and bring them onto another: uint8, 0 and 1.
+
+    Nearest neighbour, as HECKTOR's organisers bring masks from grid to grid; labels as in :func:`read_study`.
+
+    Raises
+    ------
+    UserError
+        The file cannot be decoded, or holds no labels.
+    """
+    labels = read_image(path, "SEG")
+    return _tumour(sitk.Resample(labels, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0), path)
+
+
+def _tumour(labels: sitk.Image, path: Path) -> sitk.Image:
     values = sitk.GetArrayViewFromImage(labels)
     if not np.array_equal(values, np.round(values)):
-        raise InvalidImageError(f"{case.truth.name} holds fractions, expected whole-numbered labels")
-    return Study(ct=pair.ct, pet=pair.pet, seg=sitk.Cast(sitk.NotEqual(labels, 0.0), sitk.sitkUInt8))
+        raise InvalidImageError(f"{path.name} holds fractions, expected whole-numbered labels")
+    return sitk.Cast(sitk.NotEqual(labels, 0.0), sitk.sitkUInt8)
 
 
 def reason(error: UserError, case: Case) -> str:

@@ -34,6 +34,7 @@ class Encoder(nn.Module):
     def forward(self, ct: Tensor, pet: Tensor) -> list[Tensor]:
         """Return ``[ct, pet]`` features of levels 1 to 5, each ``(B, 2 C, H, W, D)`` of its level."""
         features = []
+        ct, pet = (_as_computed_by(self.get_submodule("ct.0"), image) for image in (ct, pet))
         for level in LEVELS:
             ct, pet = self.ct[level - 1](ct), self.pet[level - 1](pet)
             if level > 1 and self.attention:

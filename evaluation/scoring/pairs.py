@@ -12,12 +12,16 @@ from algorithm.outputs import MASK_NAME
 
 @dataclass(frozen=True)
 class Pair:
-    """One case to score: its name, its files (no prediction: missing) and the subset it is averaged in."""
+    """One case to score: its name, its files (no prediction: missing) and the subset it is averaged in.
+
+    ``truth_on_own_grid``: see :class:`algorithm.cases.Case`.
+    """
 
     case: str
     truth: Path
     prediction: Path | None
     subset: str | None
+    truth_on_own_grid: bool = False
 
 
 def find_pairs(truth: Path | None, prediction: Path, table: Path | None = None) -> tuple[list[Pair], list[Path]]:
@@ -97,7 +101,9 @@ def pairs_of_cases(source: Path, prediction: Path) -> tuple[list[Pair], list[Pat
             )
         of_cohort = prediction / case.name / MASK_NAME
         mask = masks.get(case.name) or (of_cohort if of_cohort.is_file() else None)
-        pairs.append(Pair(case.name, case.truth, mask, case.subset or case.tracer))
+        pairs.append(
+            Pair(case.name, case.truth, mask, case.subset or case.tracer, truth_on_own_grid=case.truth_on_own_grid)
+        )
     used = {pair.prediction for pair in pairs}
     return pairs, [path for path in masks.values() if path not in used]
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from algorithm.cases import truth_on
 from algorithm.errors import GeometryError, UsageError
 from algorithm.files import written_whole
-from algorithm.images import geometry_text, read_mask, same_geometry
+from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.outputs import Kind, written_as
 from evaluation import outputs
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES, Rules
@@ -125,14 +126,27 @@ def score_pairs(
     for pair in pairs:
         if pair.prediction is None and rules.missing == "left-out":
             continue
-        scores = score_pair(pair.truth, pair.prediction, rules, tolerance_mm=tolerance_mm)
+        scores = score_pair(
+            pair.truth,
+            pair.prediction,
+            rules,
+            tolerance_mm=tolerance_mm,
+            truth_on_own_grid=pair.truth_on_own_grid,
+        )
         yield CaseScore(pair.case, pair.subset, pair.prediction is None, scores)
 
 
 def score_pair(
-    truth_path: Path, prediction_path: Path | None, rules: Rules, *, tolerance_mm: float = SURFACE_TOLERANCE_MM
+    truth_path: Path,
+    prediction_path: Path | None,
+    rules: Rules,
+    *,
+    tolerance_mm: float = SURFACE_TOLERANCE_MM,
+    truth_on_own_grid: bool = False,
 ) -> Scores:
     """Score one pair of files; a prediction of None counts as the rules say.
+
+    ``truth_on_own_grid``: the truth's labels, all of them tumour, are brought onto the prediction's grid first.
 
     Raises
     ------
@@ -141,8 +155,12 @@ def score_pair(
     UserError
         A mask cannot be read, see :func:`algorithm.images.read_mask`.
     """
-    truth = read_mask(truth_path)
-    prediction = truth * 0 if prediction_path is None else read_mask(prediction_path)
+    predicted = None if prediction_path is None else read_mask(prediction_path)
+    if truth_on_own_grid:
+        truth = truth_on(truth_path, read_image(truth_path, "SEG") if predicted is None else predicted)
+    else:
+        truth = read_mask(truth_path)
+    prediction = truth * 0 if predicted is None else predicted
     if not same_geometry(truth, prediction):
         raise GeometryError(
             f"the prediction {prediction_path} has {geometry_text(prediction)}, but the truth {truth_path} has "

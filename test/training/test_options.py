@@ -9,7 +9,7 @@ import pytest
 from algorithm.errors import UsageError
 from algorithm.parser import Parser
 from training.command_line import REQUIRED, add_options, option, options_from
-from training.options import CrossValidationOptions, FitOptions, ResamplingOptions, parsed_as
+from training.options import CleanupOptions, CrossValidationOptions, FitOptions, ResamplingOptions, parsed_as
 from training.recipe import Augmentation, Recipe
 
 NEEDED = ["--cases", "a", "--cache", "c", "--out", "o"]
@@ -87,3 +87,9 @@ def test_a_value_that_the_dataclass_refuses_is_a_usage_error():
     assert options_from(Positive, {"number": 1}).number == 1
     with pytest.raises(UsageError, match="number must be above 0, got 0"):
         options_from(Positive, {"number": 0})
+
+
+def test_a_switch_is_off_until_it_is_given():
+    words = ["--weights", "w.json", "--cases", "c", "--out", "o.csv"]
+    assert parse(CleanupOptions, words).write is False
+    assert parse(CleanupOptions, [*words, "--write"]).write is True

@@ -110,7 +110,8 @@ def test_hecktor_files_of_one_name_are_named_not_chosen_from(tmp_path):
     (skipped,) = found.skipped
     assert skipped.name == "a"
     assert skipped.reason == (
-        "several files in one role, labelsTr/a.nii.gz and runs/masks/a.nii.gz; keep one of them"
+        "several files in one role, labelsTr/a.nii.gz and runs/masks/a.nii.gz; keep one of them, or give the "
+        "folder of one"
     )
 
 
