@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -201,6 +201,8 @@ def synthesise(
     rng = np.random.default_rng(seed)
     drawn = draw_style(rng)
     style = style or drawn
+    if spacing is None:  # the grid is the organ map's: nothing is stretched, appended or cut off
+        style = replace(style, stretch=(1.0, 1.0, 1.0), more_leg_mm=0.0, view=(0.0, 1.0))
     resampled = _checked_map(organs, spacing, style)
     upright = sitk.DICOMOrient(resampled, "LPS")
     whole = sitk.GetArrayFromImage(upright)
@@ -240,10 +242,7 @@ def synthesise(
 
 
 def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None, style: Style) -> sitk.Image:
-    """Return an organ map on the result's grid; raises InvalidImageError if no body can be built around it.
-
-    The style stretches it where the result has a grid of its own, and else leaves its size alone.
-    """
+    """Return an organ map on the result's grid; raises InvalidImageError if no body can be built around it."""
     if organs.GetDimension() != 3:
         raise InvalidImageError(
             f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume"

@@ -251,7 +251,8 @@ def _is_ready(entry: Path) -> bool:
 
 def _entry_name(case: Case, spacing: Spacing) -> str:
     organs = _organ_map(case)
-    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*case.files, *([organs] if organs else []))]
+    paths = (*case.files, organs) if organs else case.files
+    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     key = json.dumps([FORMAT, case.name, case.truth_on_own_grid, list(spacing), files])
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', case.name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 

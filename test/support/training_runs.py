@@ -15,7 +15,9 @@ from test.conftest import ROOT
 from training.recipe import Augmentation
 
 PATCH = (32, 32, 16)
-STILL = Augmentation(probability=0, rotation_deg=0, scaling=0, flip=0, gamma=1, brightness=0, noise=0, tumour_free=0)
+STILL = Augmentation(
+    probability=0, rotation_deg=0, scaling=0, flip=0, gamma=1, brightness=0, noise=0, tumour_free=0
+)
 NETWORK = "--spacing 4 4 3 --patch 32 32 16 --channels 2 4 8 16 32"
 TINY = [*NETWORK.split(), *["--batch", "2", "--steps-per-epoch", "5", "--threads", "1", "--device", "cpu"]]
 

@@ -17,46 +17,13 @@ from synthesis.__main__ import main
 from synthesis.body import Grid, Tissue, paint_balls
 from synthesis.scan import SyntheticBody, synthesise
 from synthesis.study import find_anatomies, split_anatomies, synthesise_many, tracer_of, write_case
+from synthesis.style import Style
 from synthesis.tumours import LARGEST_LESION_ML, SMALLEST_LESION_ML
 from synthesis.uptake import Tracer
+from test.support.anatomy import schematic_map
 
 COARSE = (8.0, 8.0, 8.0)
 NEVER = (Tissue.BRAIN, Tissue.BLADDER, Tissue.KIDNEY, Tissue.HEART)
-
-# label: centres and semi-axes in mm, x (to the left), y (to the back), z (to the head), of a schematic adult
-ORGANS = {
-    Tissue.LUNG: [((-75, 0, 620), (55, 85, 115)), ((75, 0, 620), (52, 85, 115))],
-    Tissue.HEART: [((18, -35, 585), (55, 45, 55))],
-    Tissue.LIVER: [((-65, -15, 490), (75, 75, 60))],
-    Tissue.SPLEEN: [((105, 35, 500), (25, 40, 45))],
-    Tissue.STOMACH: [((55, -45, 490), (45, 35, 40))],
-    Tissue.KIDNEY: [((-62, 40, 415), (26, 26, 52)), ((62, 40, 425), (26, 26, 52))],
-    Tissue.BLADDER: [((0, -10, 165), (35, 35, 30))],
-    Tissue.PROSTATE: [((0, 5, 125), (18, 16, 14))],
-    Tissue.GLAND: [((-48, 0, 820), (12, 14, 22)), ((48, 0, 820), (12, 14, 22))],
-    Tissue.BRAIN: [((0, -10, 925), (66, 80, 62))],
-}
-
-
-def schematic_map(direction: tuple[float, ...] = (1, 0, 0, 0, -1, 0, 0, 0, 1)) -> sitk.Image:
-    """Ten ellipsoids where a body's organs lie, on a grid as AutoPET's (y turned round)."""
-    spacing = np.array((5.0, 5.0, 6.0))
-    size = np.array((130, 110, 168))
-    turned = np.array(direction).reshape(3, 3)
-    x, y, z = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
-    middle = (size - 1) / 2 * spacing
-    from_middle = [(a * s - m) * d for a, s, m, d in zip((x, y, z), spacing, middle, np.diag(turned), strict=True)]
-    from_middle[2] = from_middle[2] + middle[2]
-    labels = np.zeros(size, np.uint8)
-    for label, bodies in ORGANS.items():
-        for centre, axes in bodies:
-            inside = sum(((p - c) / a) ** 2 for p, c, a in zip(from_middle, centre, axes, strict=True)) < 1
-            labels[inside & ((labels == 0) | (labels == Tissue.LUNG))] = label
-    image = sitk.GetImageFromArray(labels.transpose(2, 1, 0))
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection(direction)
-    image.SetOrigin((-300.0, 210.0, -700.0))
-    return image
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +35,9 @@ def organ_map() -> sitk.Image:
 def bodies(organ_map: sitk.Image) -> list[SyntheticBody]:
     """Three FDG bodies and one PSMA body, all with many lesions."""
     tracers = ("fdg", "fdg", "fdg", "psma")
-    return [synthesise(organ_map, t, [5, i], spacing=COARSE, lesions=9) for i, t in enumerate(tracers)]
+    return [
+        synthesise(organ_map, t, [5, i], spacing=COARSE, lesions=9, style=Style()) for i, t in enumerate(tracers)
+    ]
 
 
 @pytest.fixture
@@ -121,7 +90,7 @@ def test_resampling_keeps_the_corner(bodies: list[SyntheticBody], organ_map: sit
 
 
 def test_without_spacing_the_grid_is_the_organ_maps(organ_map: sitk.Image) -> None:
-    body = synthesise(organ_map, "fdg", 1, spacing=None, lesions=0)
+    body = synthesise(organ_map, "fdg", 1, spacing=None, lesions=0, style=Style())
     assert body.ct.GetSize() == organ_map.GetSize()
     assert body.ct.GetOrigin() == organ_map.GetOrigin()
     np.testing.assert_array_equal(array(body.organs), array(organ_map))

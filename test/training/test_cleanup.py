@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from algorithm.description import Postprocessing, read_description
+from algorithm.postprocessing import clean_mask
+from evaluation.scoring.editions import RULES
+from evaluation.scoring.metrics import measure
+from training.__main__ import main
+from training.cleanup import CURVE_COLUMNS, LEAST_ML, LEAST_SUV_MAX, THRESHOLDS, pieces_at, rank_choices
+
+SPACING = (4.0, 4.0, 3.0)
+VOXEL_ML = 0.048
+
+
+def case(seed: int, *, tumour: bool = True):
+    """Blobs of probability, a warm background, and a truth that some of the blobs are."""
+    rng = np.random.default_rng(seed)
+    shape = (20, 24, 28)
+    z, y, x = np.indices(shape)
+    probability, truth = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+    suv = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    for number in range(7):
+        centre, radius = rng.uniform(3, 17, 3), rng.uniform(1, 4)
+        ball = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < radius**2
+        probability[ball] = rng.uniform(0.2, 1.0)
+        suv[ball] += rng.uniform(0, 4)
+        if tumour and number % 2:
+            truth[ball] = 1
+    return probability.astype(np.float16), suv, truth
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tumour", [True, False])
+def test_figures_are_those_of_the_cleaned_mask(seed, tumour):
+    probability, suv, truth = case(seed, tumour=tumour)
+    for threshold in THRESHOLDS:
+        pieces = pieces_at(probability, suv, truth, threshold, VOXEL_ML)
+        for least_ml in LEAST_ML:
+            for least_suv_max in LEAST_SUV_MAX:
+                got = pieces.scores(least_ml, least_suv_max)
+                how = Postprocessing(least_ml, 0.0, least_suv_max)
+                mask = clean_mask((probability > threshold).astype(np.uint8), suv, SPACING, how)
+                wanted = measure(truth, mask, SPACING, RULES["paper"], surfaces=False)
+                for name, value in got.items():
+                    assert value == pytest.approx(getattr(wanted, name), nan_ok=True), (threshold, least_ml, name)
+
+
+def test_the_best_takes_away_what_is_false_and_leaves_what_is_true():
+    shape = (20, 20, 20)
+    probability, truth = np.zeros(shape, np.float16), np.zeros(shape, np.uint8)
+    suv = np.ones(shape, np.float32)
+    probability[4:9, 4:9, 4:9] = 0.95
+    truth[4:9, 4:9, 4:9] = 1
+    suv[4:9, 4:9, 4:9] = 5.0
+    probability[14:18, 14:18, 14:18] = 0.97  # as sure, as large, but cold
+    cases = [{each: pieces_at(probability, suv, truth, each, VOXEL_ML) for each in THRESHOLDS}]
+    ranked = rank_choices(cases)
+
+    assert ranked[0].choice == dataclasses.replace(
+        ranked[0].choice, threshold=0.5, minimum_lesion_ml=0.0, minimum_suv_max=1.5
+    )
+    assert (ranked[0].dice, ranked[0].fpv_ml, ranked[0].fnv_ml) == (1.0, 0.0, 0.0)
+    assert len(ranked) == len(THRESHOLDS) * len(LEAST_ML) * len(LEAST_SUV_MAX)
+
+
+def test_cleaning_by_suv_max_keeps_a_lesion_with_one_hot_voxel():
+    mask, suv = np.zeros((6, 6, 6), np.uint8), np.ones((6, 6, 6), np.float32)
+    mask[1:3, 1:3, 1:3] = mask[4:6, 4:6, 4:6] = 1
+    suv[1, 1, 1] = 3.0
+    cleaned = clean_mask(mask, suv, SPACING, Postprocessing(minimum_suv_max=2.5))
+    assert cleaned[1:3, 1:3, 1:3].all()
+    assert cleaned.sum() == 8
+
+
+def test_the_command_writes_curve_and_choice(tree, trained, tmp_path, capsys):
+    path = tmp_path / "w" / "last.json"
+    path.parent.mkdir()
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(trained.with_suffix(suffix), path.with_suffix(suffix))
+    before = path.read_text()
+    arguments = ["cleanup", "--weights", str(path), "--cases", str(tree), "--out", str(tmp_path / "curve.csv")]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert path.read_text() == before
+    assert main([*arguments, "--device", "cpu", "--write"]) == 0
+
+    with (tmp_path / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == CURVE_COLUMNS
+    assert rows[0]["rank"] == "1"
+    assert not math.isnan(float(rows[0]["dice"]))
+    after = read_description(path)
+    assert after.threshold == float(rows[0]["threshold"])
+    assert after.postprocessing.minimum_suv_max == float(rows[0]["minimum_suv_max"])
+    assert "on 5 cases" in capsys.readouterr().out
+
+
+def test_a_foreign_file_is_not_replaced(tree, trained, tmp_path, capsys):
+    (tmp_path / "curve.csv").write_text("my notes\n")
+    assert (
+        main(["cleanup", "--weights", str(trained), "--cases", str(tree), "--out", str(tmp_path / "curve.csv")])
+        == 2
+    )
+    assert (tmp_path / "curve.csv").read_text() == "my notes\n"
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_weights_and_cases_must_pair(tree, trained, tmp_path, capsys):
+    weights = ["--weights", str(trained)] * 2
+    code = main(["cleanup", *weights, *["--cases", str(tree)] * 3, "--out", str(tmp_path / "curve.csv")])
+    assert code == 2
+    assert "give one --weights" in capsys.readouterr().err
