@@ -138,6 +138,11 @@ class PrecisionProof:
     bfloat16: Agreement | None = None
     float16: Agreement | None = None
 
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The formats that all levels may be computed in."""
+        return tuple(name for name in LOW_PRECISIONS if self.allows(name))
+
     def allows(self, precision: str) -> bool:
         """Tell whether all levels may be computed in a format: it was tried, and nothing came out otherwise."""
         tried: Agreement | None = getattr(self, precision, None) if precision in LOW_PRECISIONS else None

@@ -22,7 +22,8 @@ from algorithm.guidance import Guided, guide
 from algorithm.images import PetCt
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.case_run import Prediction
-from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory, precision_of
+from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
+from algorithm.inference.execution import Execution
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -113,6 +114,14 @@ class Segmenter:
     ------
     UserError
         The checkpoints do not belong together, or the device does not do; the message says what to do.
+
+    Attributes
+    ----------
+    descriptions : tuple of Description
+    device : torch.device
+    precision : str
+        As it was asked for.
+    predictor : Predictor
     """
 
     def __init__(
@@ -126,17 +135,25 @@ class Segmenter:
         self.descriptions = tuple(each.description for each in checkpoints)
         check_ensemble(self.descriptions)
         self.device = choose_device(device, require_gpu=require_gpu)
+        self.precision = precision
         networks = [build_network(each) for each in checkpoints]
         dtype = choose_dtype(precision, self.device)
-        proved = [each.precision.allows(precision_of(dtype)) for each in self.descriptions]
+        proved = [each.precision.allowed for each in self.descriptions]
         self.predictor = Predictor(networks, self.device, dtype, proved)
 
-    def warm_up(self) -> None:
-        """Send a window of air through every network, so that no case pays for the loading of kernels."""
+    def warm_up(self) -> Execution:
+        """Send windows of air through every network, so that no case pays for the loading of kernels.
+
+        Returns
+        -------
+        Execution
+            How they were computed: with less memory than asked where the device has no more.
+        """
         patches = [each.patch for each in self.descriptions]
-        air = torch.zeros([max(sides) for sides in zip(*patches, strict=True)])
+        x, y, z = (max(sides) for sides in zip(*patches, strict=True))
+        air = torch.zeros(x, y, z * self.predictor.execution.batch)
         inputs = [NetworkInput(air, air, patch, overlap=0.0) for patch in patches]
-        self.predictor.predict(inputs, Budget(), flips=1, progress=Progress(logging.DEBUG))
+        return self.predictor.predict(inputs, Budget(), flips=1, progress=Progress(logging.DEBUG)).execution
 
     def segment(
         self,

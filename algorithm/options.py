@@ -14,6 +14,14 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--host", default="0.0.0.0", metavar="NAME", help="Address to listen at.")
     parser.add_argument("--port", type=int, default=4743, metavar="N", help="Port to listen at.")
+    parser.add_argument(
+        "--tune-s",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="Before the first job, try at most so long which way of computing windows is fastest here; 0: not at "
+        "all.",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -213,6 +221,13 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"Leave out a check of the images: {', '.join(CHECK_NAMES)}. May be given several times; see "
         "docs/formats.md.",
+    )
+    parser.add_argument(
+        "--tuning",
+        type=Path,
+        metavar="FILE",
+        help="Compute windows as this file says, so that masks can be repeated to the last bit; serve writes it "
+        "where it is not there.",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="Write a run report (JSON) here.")
     parser.add_argument(

@@ -20,6 +20,7 @@ from algorithm.description import Description, WeightsUsed
 from algorithm.files import written_whole
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import device_name, peak_memory_mib, precision_of
+from algorithm.inference.tuning import Tuning
 from algorithm.lesions import Burden, MeasuredLesion, Totals
 from algorithm.outputs import RUN_REPORT, Kind, written_as
 from algorithm.reading import DicomSource, ReadCase
@@ -96,6 +97,8 @@ class RunReport:
         PET came in SUV.
     error : str or None
         Why the case failed and its mask is empty (``--on-error empty-mask``); None for every other.
+    tuning : Tuning or None
+        How the last pass's windows were computed; None where none were.
     """
 
     software_version: str
@@ -122,6 +125,7 @@ class RunReport:
     series: dict[str, SeriesUsed] | None = None
     suv: dict[str, object] | None = None
     error: str | None = None
+    tuning: Tuning | None = None
 
 
 @dataclass
@@ -174,6 +178,7 @@ def report_of(
         ct_cover=pair.findings.ct_cover,
         series=_series_of(dicom),
         suv=dicom.reckoning.as_dict() if dicom and dicom.reckoning else None,
+        tuning=prediction.execution.tuning,
     )
 
 

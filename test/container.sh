@@ -115,7 +115,7 @@ check_invoked() { # check_invoked NAME: the mask of the job that the server just
 }
 
 invoke() { # one server, three jobs, one of them bad
-    start_server invoke -- "${SETTINGS[@]}"
+    start_server invoke -- "${SETTINGS[@]}" --tune-s 0
     three_invocations "$WORK/inputs/images" "$WORK/inputs/empty" \
         'no CT image found in /input/images/ct (looked for .mha, .mhd, .tif); put exactly one there' check_invoked
     stop_server

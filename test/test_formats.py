@@ -13,10 +13,12 @@ import pytest
 from algorithm.cases import COLUMNS
 from algorithm.cohort.tables import COHORT_COLUMNS, LESION_COLUMNS
 from algorithm.description import Description, Normalisation, Postprocessing
+from algorithm.inference.tuning import Tuning
 from algorithm.lesions import MeasuredLesion, Totals
 from algorithm.network.architecture import Architecture
 from algorithm.report import Geometry, RunReport
 from algorithm.scribbles import parse_scribbles
+from algorithm.tuning_file import TuningFile
 from evaluation.handover.bundle import BundleSettings, CaseRecord, Manifest
 from evaluation.interactive.loop import Played, Step
 from evaluation.interactive.results import Curve, to_content
@@ -47,6 +49,8 @@ TABLES = (
     ("Checkpoint", "Key of `postprocessing`", keys(Postprocessing)),
     ("Run report", "Key", keys(RunReport)),
     ("Run report", "Key of `geometry`", keys(Geometry)),
+    ("Run report", "Key of `tuning`", keys(Tuning)),
+    ("Tuning", "Key", keys(TuningFile)),
     ("Run report", "Key of a lesion", keys(MeasuredLesion)),
     ("Run report", "Key of `totals`", keys(Totals)),
     ("cohort.csv", "Column", COHORT_COLUMNS),

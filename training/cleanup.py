@@ -28,7 +28,7 @@ from algorithm.description import Postprocessing
 from algorithm.errors import UsageError
 from algorithm.files import written_whole
 from algorithm.images import PetCt
-from algorithm.inference.device import choose_device, choose_dtype, precision_of
+from algorithm.inference.device import choose_device, choose_dtype
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.outputs import check_free, text_kind
@@ -150,7 +150,7 @@ def take_apart(
     where = choose_device(device)
     dtype = choose_dtype("auto", where)
     how = checkpoint.description
-    predictor = Predictor([build_network(checkpoint)], where, dtype, [how.precision.allows(precision_of(dtype))])
+    predictor = Predictor([build_network(checkpoint)], where, dtype, [how.precision.allowed])
     found = []
     for case in cases:
         study = read_study(case)

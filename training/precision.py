@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from algorithm.cases import find_cases
-from algorithm.description import Agreement, Description, PrecisionProof
+from algorithm.description import LOW_PRECISIONS, Agreement, Description, PrecisionProof
 from algorithm.images import read_pet_ct
 from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
@@ -114,9 +114,9 @@ def prove_precision(
     logits = Simulated(None)
     exact = Predictor([network], device, torch.float32)
     tried: dict[str, tuple[Predictor, Callable[[], AbstractContextManager[object]]]] = {
-        "bfloat16": (Predictor([network], device, torch.bfloat16, [True]), nullcontext),
+        "bfloat16": (Predictor([network], device, torch.bfloat16, [LOW_PRECISIONS]), nullcontext),
         "float16": (
-            (Predictor([network], device, torch.float16, [True]), nullcontext)
+            (Predictor([network], device, torch.float16, [LOW_PRECISIONS]), nullcontext)
             if device.type == "cuda"
             else (exact, partial(Simulated, torch.float16))
         ),

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from algorithm.commands.tuning import check_tuning, use_tuning_file
 from algorithm.errors import UsageError
 from algorithm.files import is_same_file
 from algorithm.inference.augmentation import MOST_FLIPS
@@ -41,6 +42,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.precision not in PRECISIONS:
         *others, last = PRECISIONS
         raise UsageError(f"--precision must be {', '.join(others)} or {last}, got {args.precision!r}")
+    check_tuning(args)
 
 
 def check_results(report: Path | None, picture: Path | None, mask: Path, inputs: Sequence[Path]) -> None:
@@ -73,11 +75,13 @@ def settings_of(args: argparse.Namespace, time_limit_s: float | None) -> Inferen
 
 
 def segmenter_of(args: argparse.Namespace, device: str | None = None) -> Segmenter:
-    """Load the weights onto a device, that of the options where none is named."""
+    """Load the weights onto a device, that of the options where none is named; computing as ``--tuning`` says."""
     reuse_freed_memory()
-    return Segmenter(
+    segmenter = Segmenter(
         checkpoints_at(args.weights), device or args.device, args.precision, require_gpu=args.require_gpu
     )
+    use_tuning_file(args, segmenter)
+    return segmenter
 
 
 def checkpoints_at(where: Path | None) -> list[Checkpoint]:

@@ -17,16 +17,15 @@ from algorithm.errors import DeviceError
 from algorithm.inference.augmentation import flip_order
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.execution import Execution, is_out_of_memory
-from algorithm.inference.passes import NetworkInput, Observer, Pass, Sums
+from algorithm.inference.passes import Network, NetworkInput, Observer, Pass, Sums
 from algorithm.inference.progress import Progress
 from algorithm.inference.windows import Start, plan_windows
-from algorithm.network.h2aseg import H2ASeg
 
 _COARSER_OVERLAPS = (0.25, 0.0)  # tried in this order when one pass does not fit the budget
 _SAFETY = 1.1  # a further pass may take this much longer than the slowest one so far
 
-NetworksIn = Callable[[torch.dtype], Sequence[H2ASeg]]
-"""Returns the networks of an ensemble placed for a type."""
+NetworksIn = Callable[[Execution], Sequence[Network]]
+"""Returns the networks of an ensemble placed for an execution."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class CaseRun:
         observer: Observer | None,
     ) -> None:
         self._networks_in = networks_in
-        self._networks = networks_in(execution.dtype)
+        self._networks = networks_in(execution)
         self._asked = inputs
         self._inputs = inputs
         self._how = execution
@@ -194,7 +193,7 @@ class CaseRun:
                 return
         raise TooSlowError(cost(self._inputs) / max(self._budget.remaining_s, 1.0))
 
-    def _time_window(self, network: H2ASeg, volumes: NetworkInput) -> float:
+    def _time_window(self, network: Network, volumes: NetworkInput) -> float:
         while True:
             try:
                 return Pass(network, volumes, (), (), self._how).seconds_per_window()
@@ -226,12 +225,13 @@ class CaseRun:
                 "the network gave values that are not finite in float32; check the weights and the images"
             ) from error
         self._note(f"the network gave values that are not finite in {self._how.dtype}; float32 is used instead")
-        self._how = replace(self._how, dtype=torch.float32)
-        self._networks = self._networks_in(torch.float32)
+        self._how = replace(self._how, dtype=torch.float32, cuda_graph=False)  # which is of the other type
+        self._networks = self._networks_in(self._how)
 
     def _take_less_memory(self) -> None:
-        self._how.release_memory()
         self._how, note = self._how.with_less_memory()
+        self._networks = self._networks_in(self._how)
+        self._how.release_memory()
         self._note(note)
 
     def _widened_steps(self) -> list[str]:

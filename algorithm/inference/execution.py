@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from algorithm.errors import ResourceError
+from algorithm.inference.device import dtype_of, precision_of
+from algorithm.inference.tuning import Tuning
 from algorithm.network.h2aseg import H2ASeg
 
-_LARGEST_BATCH = 8  # windows at a time on a GPU; a CPU is fastest with one
+_GPU_BATCH = 8  # windows at a time before anything was tried; a CPU begins with one
+_AHEAD = 2  # batches that a GPU is told of before an earlier one is waited for
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,61 @@ class Execution:
         Windows at a time.
     store : torch.device
         Where the volumes and the sums lie.
+    channels_last, threads, cudnn_benchmark, cuda_graph
+        As :class:`algorithm.inference.tuning.Tuning` has them.
     """
 
     device: torch.device
     dtype: torch.dtype
     batch: int
     store: torch.device
+    channels_last: bool = True
+    threads: int | None = None
+    cudnn_benchmark: bool = False
+    cuda_graph: bool = False
 
     @classmethod
     def fastest(cls, device: torch.device, dtype: torch.dtype) -> Execution:
         """Return what is tried first."""
-        return cls(device, dtype, batch=_LARGEST_BATCH if device.type == "cuda" else 1, store=device)
+        on_gpu = device.type == "cuda"
+        return cls(device, dtype, _GPU_BATCH if on_gpu else 1, store=device, channels_last=not on_gpu)
+
+    @classmethod
+    def tuned(cls, device: torch.device, tuning: Tuning) -> Execution:
+        """Return what a tuning says."""
+        return cls(
+            device,
+            dtype_of(tuning.precision),
+            tuning.batch,
+            device,
+            tuning.channels_last,
+            tuning.threads,
+            tuning.cudnn_benchmark,
+            tuning.cuda_graph,
+        )
+
+    @property
+    def tuning(self) -> Tuning:
+        """The same as a tuning; on a CPU with the threads that there are now where none are named."""
+        threads = self.threads or (None if self.device.type == "cuda" else torch.get_num_threads())
+        return Tuning(
+            precision_of(self.dtype),
+            self.batch,
+            self.channels_last,
+            threads,
+            self.cudnn_benchmark,
+            self.cuda_graph,
+        )
 
     def with_less_memory(self) -> tuple[Execution, str]:
         """Return the next step down in device memory, and the sentence that says so; ResourceError after the last.
 
-        First fewer windows at a time, down to one, then the host's memory for the volumes and the sums.
+        First without what takes memory for speed alone, then fewer windows at a time, down to one, then the host's
+        memory for the volumes and the sums.
         """
+        if self.cuda_graph or self.cudnn_benchmark:
+            note = "the device's memory is too small; CUDA graph and cuDNN's benchmark are not used"
+            return replace(self, cuda_graph=False, cudnn_benchmark=False), note
         if self.batch > 1:
             batch = self.batch // 2
             note = f"the device's memory is too small; {batch} windows at a time are used"
@@ -59,19 +101,54 @@ class Execution:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def to_device(self, x: Tensor) -> Tensor:
-        """Return windows ``(N, 1, H, W, D)`` where and in the layout in which the network takes them."""
-        if self.device.type == "cuda":
-            return x.to(self.device)
-        return x.to(memory_format=torch.channels_last_3d)
+    @property
+    def ahead(self) -> int:
+        """How many batches may be under way at once; a CPU does one after the other."""
+        return _AHEAD if self.device.type == "cuda" else 0
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which the network computes."""
+    def to_device(self, x: Tensor) -> Tensor:
+        """Return windows ``(N, 1, H, W, D)`` where and in the layout in which the network takes them.
+
+        From the host to a GPU they go through pinned memory, so that the copy waits for nothing.
+        """
+        layout = torch.channels_last_3d if self.channels_last else torch.contiguous_format
         if self.device.type != "cuda":
-            return nullcontext()
-        if self.dtype == torch.float32:  # cuDNN would round the factors of its products to 10 bits
-            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        return torch.autocast("cuda", dtype=self.dtype)
+            return x.to(memory_format=layout)
+        if x.device.type == "cpu":
+            x = x.pin_memory()
+        return x.to(self.device, non_blocking=True, memory_format=layout)
+
+    def to_store(self, x: Tensor) -> Tensor:
+        """Return a batch's result where the sums are; from a GPU to the host it is there when its mark is."""
+        return x.to(self.store, non_blocking=True)
+
+    def mark(self) -> torch.cuda.Event | None:
+        """Return what can be waited for until all that the device was told by now is done; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Set up what the network computes in.
+
+        On a GPU float32 means float32: cuDNN would round the factors of its products to 10 bits. In a narrower
+        type autocast chooses what is safe; products add up in float32.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        exact = self.dtype == torch.float32
+        benchmark = self.cudnn_benchmark or torch.backends.cudnn.benchmark  # training's validation has it on
+        narrower = torch.float16 if exact else self.dtype
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=not exact),
+            # Without autocast's cache, which a graph would read after it is gone.
+            torch.autocast("cuda", dtype=narrower, enabled=not exact, cache_enabled=False),
+        ):
+            yield
 
     def synchronise(self) -> None:
         """Wait until the device has done what it was told."""

@@ -17,6 +17,7 @@ _BYTES_PER_GRID_VOXEL = 28  # resampled pair, normalised pair, probability, weig
 _BYTES_PER_FURTHER_INPUT = 20  # of an ensemble: the pair as that network takes it, if no other takes it so
 _BYTES_PER_WINDOW_VOXEL = 1400  # activations of one float32 window, measured
 _BYTES_OF_PROGRAM = 700 * 2**20  # interpreter, torch and the weights
+_SHARE_OF_BATCH = 1 / 16  # of the host's memory: so little that no case is refused for it
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -53,6 +54,14 @@ class CaseSize:
             + _BYTES_PER_CT_VOXEL * self.own_ct_voxels
             + (_BYTES_PER_GRID_VOXEL + _BYTES_PER_FURTHER_INPUT * (self.inputs - 1)) * self.grid_voxels
         )
+
+
+def most_windows_at_once(window_voxels: int) -> int:
+    """Return how many windows a CPU may compute at a time without memory that a case could want."""
+    limit = host_limit_bytes()
+    if limit is None:
+        return 1
+    return max(1, int(_SHARE_OF_BATCH * limit / (_BYTES_PER_WINDOW_VOXEL * window_voxels)))
 
 
 def reuse_freed_memory() -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -17,10 +18,17 @@ from algorithm.inference.augmentation import Flip
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.execution import Execution
 from algorithm.inference.windows import Start, importance_map
-from algorithm.network.h2aseg import H2ASeg, tumour_probability
+from algorithm.network.h2aseg import tumour_probability
 from algorithm.network.weighting import Gains
 
 _TELLING_WINDOWS = 4  # after so many, their mean time tells how long the pass will take
+
+
+class Network(Protocol):
+    """What segments windows: :class:`algorithm.network.h2aseg.H2ASeg`, or the same as a CUDA graph."""
+
+    def finest(self, ct: Tensor, pet: Tensor, gains: list[Gains] | None = None) -> Tensor:
+        """Return the logits (N, 2, H, W, D) of windows (N, 1, H, W, D); append TAMW's gains to a list given."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +92,41 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A network's way over the windows of a volume, each seen mirrored along some axes.
+class _Batch:
+    """Windows that were computed, or on a GPU are about to be.
 
     Attributes
     ----------
-    network : H2ASeg
+    starts : sequence of Start
+    probability : float32 Tensor, (N, H, W, D)
+        Where the sums are.
+    finite : bool Tensor, (N,)
+        Likewise.
+    done : torch.cuda.Event or None
+    """
+
+    starts: Sequence[Start]
+    probability: Tensor
+    finite: Tensor
+    done: torch.cuda.Event | None
+
+    def awaited(self) -> _Batch:
+        """Return the same when it is computed."""
+        if self.done is not None:
+            self.done.synchronize()
+        return self
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A network's way over the windows of a volume, each seen mirrored along some axes.
+
+    A GPU never waits for the host, which tells it of some batches more than are done, and waits for all of them
+    once, at the end.
+
+    Attributes
+    ----------
+    network : Network
         Placed for ``how``; see :func:`algorithm.inference.execution.place`.
     volumes : NetworkInput
         Where the sums are.
@@ -99,7 +136,7 @@ class Pass:
     observer : Observer or None
     """
 
-    network: H2ASeg
+    network: Network
     volumes: NetworkInput
     windows: Sequence[Start]
     flip: Flip
@@ -122,25 +159,34 @@ class Pass:
         """
         began = time.monotonic()
         importance = torch.from_numpy(importance_map(self.volumes.patch)).to(self.how.store)
-        all_finite = torch.ones((), dtype=torch.bool, device=self.how.device)
-        for first in range(0, len(self.windows), self.how.batch):
-            starts = self.windows[first : first + self.how.batch]
-            probability, finite = self.compute(starts)
-            all_finite &= finite.all()
-            probability, finite = probability.to(self.how.store, torch.float32), finite.to(self.how.store)
-            for start, window, usable in zip(starts, probability, finite, strict=True):
+        all_finite = torch.ones((), dtype=torch.bool, device=self.how.store)
+        done = 0
+        for batch in self._batches():
+            all_finite &= batch.finite.all()
+            for start, window, usable in zip(batch.starts, batch.probability, batch.finite, strict=True):
                 here, share = _voxels_of(start, self.volumes.patch), importance * usable
                 sums.total[here].addcmul_(window, share)
                 sums.weight[here] += share
-            bar.update(len(starts))
-            done = first + len(starts)
+            bar.update(len(batch.starts))
+            done += len(batch.starts)
             if done >= _TELLING_WINDOWS:
-                self.how.synchronise()
                 seconds_to_go = (time.monotonic() - began) / done * (len(self.windows) - done)
                 if not budget.allows(seconds_to_go):
                     raise TooSlowError(seconds_to_go / max(budget.remaining_s, 1.0))
         self.how.synchronise()
         return bool(all_finite)
+
+    def _batches(self) -> Iterator[_Batch]:
+        """Yield the windows batch by batch, each computed, while the next ones are under way."""
+        under_way: deque[_Batch] = deque()
+        for first in range(0, len(self.windows), self.how.batch):
+            starts = self.windows[first : first + self.how.batch]
+            probability, finite = map(self.how.to_store, self.compute(starts))
+            under_way.append(_Batch(starts, probability, finite, self.how.mark()))
+            if len(under_way) > self.how.ahead:
+                yield under_way.popleft().awaited()
+        while under_way:
+            yield under_way.popleft().awaited()
 
     def compute(self, starts: Sequence[Start]) -> tuple[Tensor, Tensor]:
         """Segment some windows.
@@ -148,8 +194,8 @@ class Pass:
         Returns
         -------
         tuple of Tensor
-            The tumour probability, (N, H, W, D), 0 in windows where a value is not finite; and in which windows
-            all are, (N,).
+            The tumour probability, (N, H, W, D), float32, 0 in windows where a value is not finite; and in which
+            windows all are, (N,).
         """
         axes = [axis + 2 for axis in self.flip]
         parts = [_voxels_of(start, self.volumes.patch) for start in starts]
@@ -158,11 +204,11 @@ class Pass:
             for volume in (self.volumes.ct, self.volumes.pet)
         )
         gains: list[Gains] = []
-        with self.how.autocast():
+        with self.how.computing():
             logits = self.network.finest(ct, pet) if self.observer is None else self.network.finest(ct, pet, gains)
         # Of the logits, because an infinite one gives a probability of 0 or 1.
         finite = torch.isfinite(logits).flatten(1).all(1)
-        probability = tumour_probability(logits).flip(axes)[:, 0]
+        probability = tumour_probability(logits.float()).flip(axes)[:, 0]
         if self.observer is not None:
             for number, start in enumerate(starts):
                 of_window = [Gains(*(gain[number : number + 1] for gain in level)) for level in gains]

@@ -6,16 +6,19 @@ of flips and checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
 from algorithm.errors import ResourceError
 from algorithm.inference.budget import Budget
 from algorithm.inference.case_run import CaseRun, Prediction
+from algorithm.inference.device import precision_of
 from algorithm.inference.execution import Execution, is_out_of_memory, place
-from algorithm.inference.passes import NetworkInput, Observer
+from algorithm.inference.graph import GraphedNetwork
+from algorithm.inference.passes import Network, NetworkInput, Observer
 from algorithm.inference.progress import Progress
+from algorithm.inference.tuning import Tuning
 from algorithm.network.h2aseg import H2ASeg
 
 
@@ -33,8 +36,9 @@ class Predictor:
     device : torch.device
     dtype : torch.dtype
         From :func:`algorithm.inference.device.choose_dtype`.
-    proved : sequence of bool, optional
-        Which networks proved all their levels in this type; by default none did.
+    proved : sequence of collections of str, optional
+        By network the types that it proved in all its levels (:class:`algorithm.description.PrecisionProof`); by
+        default none did in any.
 
     Attributes
     ----------
@@ -52,12 +56,28 @@ class Predictor:
         networks: Sequence[H2ASeg],
         device: torch.device,
         dtype: torch.dtype,
-        proved: Sequence[bool] | None = None,
+        proved: Sequence[Collection[str]] | None = None,
     ) -> None:
         self.execution = Execution.fastest(device, dtype)
         self._given = tuple(networks)
-        self._proved = tuple(proved) if proved is not None else (False,) * len(self._given)
-        self._placed = self._place(dtype)
+        self._proved = tuple(proved) if proved is not None else ((),) * len(self._given)
+        self._placed = self._place(self.execution)
+        self._graphs: Sequence[GraphedNetwork] = ()
+
+    def use(self, tuning: Tuning) -> None:
+        """Compute every case from now on as a tuning says; its threads are set for the whole process.
+
+        Raises
+        ------
+        ResourceError
+            The device's memory does not hold the networks.
+        """
+        how = Execution.tuned(self.execution.device, tuning)
+        self._placed = self._placed_for(how)
+        self._graphs = _graphs_of(self._placed, how)
+        self.execution = how
+        if how.threads is not None:
+            torch.set_num_threads(how.threads)
 
     def predict(
         self,
@@ -91,7 +111,7 @@ class Predictor:
             The network's answer is not finite even in float32.
         """
         return CaseRun(
-            self._networks_in,
+            self.networks_in,
             inputs,
             self.execution,
             budget,
@@ -100,23 +120,50 @@ class Predictor:
             observer=observer,
         ).predict()
 
-    def _networks_in(self, dtype: torch.dtype) -> Sequence[H2ASeg]:
-        """Return the networks for a type; other ones than those kept are made for the case that asks.
+    def networks_in(self, how: Execution) -> Sequence[Network]:
+        """Return the networks for an execution; other ones than those kept are made for the case that asks."""
+        placed = self._placed_for(how)
+        if how.cuda_graph and placed is self._placed and how.batch == self.execution.batch:
+            return self._graphs
+        for each in self._graphs:  # their memory may be what is wanted
+            each.forget()
+        return _graphs_of(placed, how) or placed
 
-        On a GPU they are the same for every type: see :func:`place`.
-        """
-        same = dtype == self.execution.dtype or self.execution.device.type == "cuda"
-        return self._placed if same else self._place(dtype)
+    def _placed_for(self, how: Execution) -> Sequence[H2ASeg]:
+        """Return the networks where and how they compute; on a GPU the same for types that are low alike."""
+        kept = self.execution
+        alike = self._all_low(how.dtype) == self._all_low(kept.dtype)
+        same_type = how.dtype == kept.dtype or (kept.device.type == "cuda" and alike)
+        return self._placed if same_type and how.channels_last == kept.channels_last else self._place(how)
 
-    def _place(self, dtype: torch.dtype) -> Sequence[H2ASeg]:
+    def _all_low(self, dtype: torch.dtype) -> list[bool]:
+        """Tell of each network whether all its levels may be computed in a type."""
+        return [precision_of(dtype) in proved for proved in self._proved]
+
+    def _place(self, how: Execution) -> Sequence[H2ASeg]:
         try:
-            return [
-                place(network, self.execution.device, dtype, everywhere=proved)
-                for network, proved in zip(self._given, self._proved, strict=True)
+            placed = [
+                place(network, how.device, how.dtype, everywhere=low)
+                for network, low in zip(self._given, self._all_low(how.dtype), strict=True)
             ]
+            if how.channels_last == (how.device.type == "cuda"):  # not as `place` leaves them
+                layout = torch.channels_last_3d if how.channels_last else torch.contiguous_format
+                placed = [_laid_out(network, layout) for network in placed]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise ResourceError(
                 "the device's memory does not hold the network; free the device, or use --device cpu"
             ) from error
+        return placed
+
+
+def _graphs_of(placed: Sequence[H2ASeg], how: Execution) -> Sequence[GraphedNetwork]:
+    """Return networks as CUDA graphs; none where none are wanted."""
+    return [GraphedNetwork(network, how.batch) for network in placed] if how.cuda_graph else ()
+
+
+def _laid_out(network: H2ASeg, layout: torch.memory_format) -> H2ASeg:
+    """Bring a network's kernels into a layout."""
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network

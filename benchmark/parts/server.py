@@ -20,6 +20,7 @@ from benchmark.results import Section, short, spread, table
 from benchmark.session import Session
 
 _FEW, _MANY = 5, 50  # jobs of one server, between which its memory must not grow
+_PLAIN = ("--tune-s", "0")  # so that masks are those of a run
 _HALF = 2  # of the body: for those many jobs
 _CALLS = 6  # of an interactive case: one without scribbles, five with one more each
 _STROKE = 12  # points of a scribble
@@ -131,7 +132,19 @@ def _server(folder: Path, options: Sequence[str]) -> Iterator[tuple[_Ask, int, f
     where = ("--input", str(folder / "input"), "--output", str(folder / "output"))
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "algorithm", "serve", "--host", "127.0.0.1", "--port", "0", *where, *options],
+        [
+            sys.executable,
+            "-m",
+            "algorithm",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            *_PLAIN,
+            *where,
+            *options,
+        ],
         cwd=ROOT,
         stdout=(folder / "log").open("w"),
     ) as process:

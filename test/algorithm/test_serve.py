@@ -30,7 +30,7 @@ SETTINGS = ("--device", "cpu", "--precision", "float32", "--flips", "1")
 class Server:
     """A server of the product on folders of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, healthy: bool = True) -> None:
         self.input, self.output = folder / "input", folder / "output"
         self.input.mkdir()
         self.output.mkdir()
@@ -49,7 +49,11 @@ class Server:
             line = self.process.stdout.readline()
             assert line, "the server ended before it listened"
         self.port = int(told.group(1))
-        deadline = time.monotonic() + 60
+        if healthy:
+            self.wait_until_healthy()
+
+    def wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + 120
         while ask(self.port, "GET", "/health")[0] != 200:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -74,7 +78,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, checkpoint: Path) -> Iterator[Server]:
-    running = Server(tmp_path, "--weights", str(checkpoint), *SETTINGS)
+    running = Server(tmp_path, "--weights", str(checkpoint), *SETTINGS, "--tune-s", "0")
     yield running
     running.process.kill()
     running.process.communicate()
@@ -123,6 +127,34 @@ def test_jobs_leave_nothing_behind_but_their_results(
     _, stderr = server.process.communicate(timeout=10)
     assert server.process.returncode == 0
     assert stderr.count("\n") == 1
+
+
+def test_the_choice_of_a_server_can_be_repeated_by_a_run(tmp_path: Path, checkpoint: Path) -> None:
+    tuning = tmp_path / "tuning.json"
+    running = Server(tmp_path, "--weights", str(checkpoint), *SETTINGS, "--tuning", str(tuning))
+    assert json.loads(tuning.read_text())["tuning"]["precision"] == "float32"
+    assert running.invoke(INPUT / "images")[0] == 201
+    served = running.files()
+    running.process.send_signal(signal.SIGTERM)
+    said, _ = running.process.communicate(timeout=60)
+    assert running.process.returncode == 0
+    assert "the way before tuning" in said
+
+    assert exec_job(INPUT / "images", checkpoint, tmp_path / "exec", "--tuning", str(tuning)) == served
+
+
+def test_sigterm_ends_a_server_while_it_tunes(tmp_path: Path) -> None:
+    running = Server(tmp_path, "--device", "cpu", healthy=False)  # the built-in weights: seconds of tuning
+    assert running.process.stdout is not None
+    line = ""
+    while "which way of computing windows is fastest" not in line:
+        line = running.process.stdout.readline()
+        assert line, "the server ended before it tuned"
+    assert ask(running.port, "GET", "/health")[0] == 503
+    running.process.send_signal(signal.SIGTERM)
+    said, stderr = running.process.communicate(timeout=60)
+    assert (running.process.returncode, stderr) == (0, "")
+    assert said.endswith("stopped\n")
 
 
 def test_broken_weights_end_the_server_with_a_sentence(tmp_path: Path) -> None:

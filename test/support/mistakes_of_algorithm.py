@@ -177,6 +177,23 @@ RUN = [
     algorithm_("port is negative", lambda w: ["serve", *w.run()[1:], "--port", "-1"], "cannot listen on"),
     algorithm_("host is nonsense", lambda w: ["serve", *w.run()[1:], "--host", "no.such."], "cannot listen on"),
     algorithm_(
+        "a server tunes for a negative time",
+        lambda w: ["serve", *w.run()[1:], "--tune-s", "-1"],
+        "--tune-s must be a number of seconds, 0 for no tuning, got -1",
+    ),
+    algorithm_(
+        "a server shall write a tuning and not tune",
+        lambda w: ["serve", *w.run("--tuning", w / "new.json")[1:], "--tune-s", "0"],
+        "and --tune-s 0 makes none",
+    ),
+    algorithm_("no such tuning", lambda w: w.run("--tuning", w / "none.json"), "there is no tuning"),
+    algorithm_(
+        "the tuning is the weights' JSON",
+        lambda w: w.run("--tuning", w / "weights/tiny.json"),
+        "the file has unknown keys",
+    ),
+    algorithm_("the tuning is a text", lambda w: w.run("--tuning", w / "notes.txt"), "is not JSON"),
+    algorithm_(
         "server without weights",
         lambda w: ["serve", *w.run(weights=w / "none")[1:], "--port", "0"],
         "no weights",
