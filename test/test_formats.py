@@ -12,7 +12,7 @@ import pytest
 
 from algorithm.cases import COLUMNS
 from algorithm.cohort.tables import COHORT_COLUMNS, LESION_COLUMNS
-from algorithm.description import Description, Normalisation, Postprocessing
+from algorithm.description import Agreement, Description, Normalisation, Postprocessing, PrecisionProof
 from algorithm.inference.tuning import Tuning
 from algorithm.lesions import MeasuredLesion, Totals
 from algorithm.network.architecture import Architecture
@@ -47,6 +47,8 @@ TABLES = (
     ("Checkpoint", "Key of `architecture`", keys(Architecture)),
     ("Checkpoint", "Key of `ct` and `pet`", keys(Normalisation)),
     ("Checkpoint", "Key of `postprocessing`", keys(Postprocessing)),
+    ("Checkpoint", "Key of `precision`", keys(PrecisionProof)),
+    ("Checkpoint", "Key of an agreement", keys(Agreement)),
     ("Run report", "Key", keys(RunReport)),
     ("Run report", "Key of `geometry`", keys(Geometry)),
     ("Run report", "Key of `tuning`", keys(Tuning)),
