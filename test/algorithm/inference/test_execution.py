@@ -87,7 +87,7 @@ class TestMemoryLadder:
                 predictor_of(8).predict([member_of(network)], Budget())
 
     def test_a_device_that_does_not_hold_the_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*_: object) -> H2ASeg:
+        def full(*_: object, **__: object) -> H2ASeg:
             raise torch.OutOfMemoryError("simulated")
 
         monkeypatch.setattr(predictor_module, "place", full)

@@ -230,9 +230,9 @@ class TestManyCases:
     def test_networks_are_placed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         placed: list[torch.dtype] = []
 
-        def counted(network: H2ASeg, device: torch.device, dtype: torch.dtype) -> H2ASeg:
+        def counted(network: H2ASeg, device: torch.device, dtype: torch.dtype, *, everywhere: bool) -> H2ASeg:
             placed.append(dtype)
-            return place(network, device, dtype)
+            return place(network, device, dtype, everywhere=everywhere)
 
         monkeypatch.setattr(predictor_module, "place", counted)
         predictor = Predictor([random_network()], CPU, torch.float32)
