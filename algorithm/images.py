@@ -213,9 +213,9 @@ def read_mask(path: Path) -> sitk.Image:
         As :func:`read_image`; and if there is a value other than 0 and 1.
     """
     image = read_image(path, "mask")
-    values = np.unique(sitk.GetArrayViewFromImage(image))
-    if not np.isin(values, (0, 1)).all():
-        strange = ", ".join(f"{value:g}" for value in values[~np.isin(values, (0, 1))][:3])
+    view = sitk.GetArrayViewFromImage(image)
+    if not ((view == 0) | (view == 1)).all():
+        strange = ", ".join(f"{value:g}" for value in np.unique(view[(view != 0) & (view != 1)])[:3])
         raise InvalidImageError(f"a mask holds 0 and 1 only, got {strange} in {path}; make it binary")
     return sitk.Cast(image, sitk.sitkUInt8)
 
@@ -267,10 +267,10 @@ def write_mask(
         try:
             with stderr_captured([]):
                 sitk.WriteImage(image, str(temporary), useCompression=True)
-            stored = sitk.GetArrayFromImage(read_mask(temporary))
+            stored = _decode(temporary, "mask")
         except (RuntimeError, UserError):
             stored = None
-        if stored is None or not np.array_equal(stored, mask):
+        if stored is None or not np.array_equal(sitk.GetArrayViewFromImage(stored), mask):
             free = shutil.disk_usage(path.parent).free
             raise OutputError(
                 f"the mask {path} could not be stored completely ({free / 2**20:.0f} MiB are free there); "
