@@ -201,7 +201,7 @@ class _Geometry:
 
 
 def _turned(image: sitk.Image, orientation: str | None) -> _Geometry:
-    """Return the geometry that an image has once its axes are turned to the patient's; no voxel is moved for it."""
+    """Return the geometry of an image whose axes are turned to the patient's; no voxel is moved for it."""
     if orientation is None:
         return _Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     voxel = sitk.Image((1, 1, 1), sitk.sitkUInt8)
@@ -216,9 +216,7 @@ def _turned(image: sitk.Image, orientation: str | None) -> _Geometry:
         if cosines[came_from, axis] < 0:
             first[came_from] = image.GetSize()[came_from] - 1
     size = tuple(image.GetSize()[came_from] for came_from in source)
-    return _Geometry(
-        size, voxel.GetSpacing(), image.TransformIndexToPhysicalPoint(first), voxel.GetDirection()
-    )
+    return _Geometry(size, voxel.GetSpacing(), image.TransformIndexToPhysicalPoint(first), voxel.GetDirection())
 
 
 def normalise(

@@ -1,7 +1,7 @@
 """The mask on the PET's grid, interpolated where the probability can exceed the threshold and nowhere else.
 
-Linear interpolation exceeds no value that it lies between. So a voxel of the PET can be tumour only within one voxel
-of the network's grid of a place that is: a few hundredths of a whole body.
+Linear interpolation exceeds no value that it lies between. So a voxel of the PET can be tumour only where a place
+that is lies within one voxel of the network's grid.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def exceeding(
 ) -> NDArray[np.bool_]:
     """Tell where a probability, interpolated linearly onto the PET's grid, exceeds a threshold.
 
-    The same as comparing every slab of :func:`algorithm.preprocessing.restore`, but for what rounds otherwise in the
-    last digit.
+    The same as comparing every slab of :func:`algorithm.preprocessing.restore`, but for what rounds otherwise in
+    the last digit.
 
     Parameters
     ----------
@@ -85,5 +85,6 @@ def _ends_of_lines(mask: NDArray[np.bool_], axis: int) -> NDArray[np.intp]:
 
 def _matrix(image: sitk.Image) -> NDArray[np.float64]:
     """Return the matrix from steps along an image's x, y, z to mm in the patient's space."""
-    direction: NDArray[np.float64] = np.array(image.GetDirection()).reshape(3, 3)
-    return direction * np.array(image.GetSpacing())
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    matrix: NDArray[np.float64] = direction * np.array(image.GetSpacing())
+    return matrix

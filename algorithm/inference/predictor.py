@@ -14,6 +14,7 @@ from algorithm.errors import ResourceError
 from algorithm.inference.budget import Budget
 from algorithm.inference.case_run import CaseRun, Prediction
 from algorithm.inference.execution import Execution, is_out_of_memory, place
+from algorithm.inference.neighbour import giving_way
 from algorithm.inference.passes import NetworkInput, Observer
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
@@ -81,15 +82,16 @@ class Predictor:
         DeviceError
             The network's answer is not finite even in float32.
         """
-        return CaseRun(
-            self._networks_in,
-            inputs,
-            self.execution,
-            budget,
-            flips=flips,
-            progress=progress or Progress(),
-            observer=observer,
-        ).predict()
+        with giving_way():
+            return CaseRun(
+                self._networks_in,
+                inputs,
+                self.execution,
+                budget,
+                flips=flips,
+                progress=progress or Progress(),
+                observer=observer,
+            ).predict()
 
     def _networks_in(self, dtype: torch.dtype) -> Sequence[H2ASeg]:
         """Return the networks for a type; other ones than those kept are made for the case that asks.
