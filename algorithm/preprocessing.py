@@ -108,19 +108,38 @@ def restore(probability: NDArray[np.float32], grid: sitk.Image, pet: sitk.Image)
     width, height, depth = pet.GetSize()
     slices = max(1, _SLAB_VOXELS // (width * height))
     for first in range(0, depth, slices):
-        yield sitk.GetArrayFromImage(
-            sitk.Resample(
-                image,
-                (width, height, min(slices, depth - first)),
-                sitk.Transform(),
-                sitk.sitkLinear,
-                pet.TransformIndexToPhysicalPoint((0, 0, first)),
-                pet.GetSpacing(),
-                pet.GetDirection(),
-                0.0,
-                sitk.sitkFloat32,
-            )
+        slab = slice(first, min(first + slices, depth))
+        yield resample_onto(image, pet, (slab, slice(0, height), slice(0, width)))
+
+
+def resample_onto(image: sitk.Image, like: sitk.Image, box: Box) -> NDArray[np.float32]:
+    """Interpolate an image linearly onto a part of another's grid; 0 outside the image.
+
+    Parameters
+    ----------
+    image, like : SimpleITK.Image
+    box : Box
+        Of the voxels of ``like``, z, y, x.
+
+    Returns
+    -------
+    float32 array, z, y, x
+    """
+    z, y, x = box
+    part: NDArray[np.float32] = sitk.GetArrayFromImage(
+        sitk.Resample(
+            image,
+            (x.stop - x.start, y.stop - y.start, z.stop - z.start),
+            sitk.Transform(),
+            sitk.sitkLinear,
+            like.TransformIndexToPhysicalPoint((x.start, y.start, z.start)),
+            like.GetSpacing(),
+            like.GetDirection(),
+            0.0,
+            sitk.sitkFloat32,
         )
+    )
+    return part
 
 
 def resample(
@@ -148,15 +167,16 @@ def resample(
     outside : float
         Value of voxels whose centre lies outside the image (at most one layer).
     """
-    if orientation is not None:
-        image = sitk.DICOMOrient(image, orientation)
-    old = np.array(image.GetSpacing())
+    if orientation is not None and not linear:  # of two voxels equally near, the turned image's first is taken
+        image, orientation = sitk.DICOMOrient(image, orientation), None
+    turned = _turned(image, orientation)
+    old = np.array(turned.spacing)
     if spacing is None or np.allclose(old, spacing, atol=1e-4):
-        return image
+        return image if orientation is None else sitk.DICOMOrient(image, orientation)
     new = np.array(spacing, dtype=float)
-    size = np.ceil(np.array(image.GetSize()) * old / new - 1e-3).astype(int).clip(1)
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    origin = np.array(image.GetOrigin()) + direction @ ((new - old) / 2)
+    size = np.ceil(np.array(turned.size) * old / new - 1e-3).astype(int).clip(1)
+    direction = np.array(turned.direction).reshape(3, 3)
+    origin = np.array(turned.origin) + direction @ ((new - old) / 2)
     return sitk.Resample(
         image,
         size.tolist(),
@@ -164,10 +184,39 @@ def resample(
         sitk.sitkLinear if linear else sitk.sitkNearestNeighbor,
         origin.tolist(),
         new.tolist(),
-        image.GetDirection(),
+        turned.direction,
         outside,
         image.GetPixelID(),
     )
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Of an image, as SimpleITK names its parts."""
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+def _turned(image: sitk.Image, orientation: str | None) -> _Geometry:
+    """Return the geometry of an image whose axes are turned to the patient's; no voxel is moved for it."""
+    if orientation is None:
+        return _Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    voxel = sitk.Image((1, 1, 1), sitk.sitkUInt8)
+    voxel.SetSpacing(image.GetSpacing())
+    voxel.SetDirection(image.GetDirection())
+    voxel = sitk.DICOMOrient(voxel, orientation)
+    old, new = (np.array(each.GetDirection()).reshape(3, 3) for each in (image, voxel))
+    cosines = old.T @ new
+    source = np.abs(cosines).argmax(axis=0)  # which of the image's axes each of the turned ones is
+    first = [0, 0, 0]
+    for axis, came_from in enumerate(source):
+        if cosines[came_from, axis] < 0:
+            first[came_from] = image.GetSize()[came_from] - 1
+    size = tuple(image.GetSize()[came_from] for came_from in source)
+    return _Geometry(size, voxel.GetSpacing(), image.TransformIndexToPhysicalPoint(first), voxel.GetDirection())
 
 
 def normalise(

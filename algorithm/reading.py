@@ -14,7 +14,7 @@ from algorithm.dicom.series import Series
 from algorithm.dicom.study import Patient, read_ct, read_pet, read_study
 from algorithm.errors import MissingInputError
 from algorithm.files import is_file, is_folder
-from algorithm.images import PetCt, pair_up, read_image
+from algorithm.images import PetCt, pair_up, read_both, read_image
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -133,7 +133,7 @@ def read_case(
         source = DicomSource(None, alone.series, alone.patient, None, alone.notes)
         ct_image = alone.image
     else:
-        ct_image, pet_image, source = read_image(ct, "CT"), read_image(pet, "PET"), None
+        (ct_image, pet_image), source = read_both(ct, pet), None
     pair = pair_up(ct_image, pet_image, ct, pet, checks)
     return ReadCase(pair, ct_image if keep_ct else pair.ct, source)
 

@@ -22,7 +22,8 @@ from algorithm.inference.progress import Progress
 from algorithm.inference.windows import Start, cut_box, fit_box, paste_box, window_on_volume
 from algorithm.network.weighting import Gains
 from algorithm.postprocessing import clean_mask
-from algorithm.preprocessing import Box, Prepared, restore
+from algorithm.preprocessing import Box, Prepared
+from algorithm.restoration import exceeding
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,7 @@ def mask_on(
     probability: NDArray[np.float32], grid: sitk.Image, pet: sitk.Image, description: Description
 ) -> NDArray[np.uint8]:
     """Return the mask on the PET's grid of a probability (x, y, z) on another, which is 0 in air already."""
-    slabs = [slab > description.threshold for slab in restore(probability, grid, pet)]
-    mask = np.concatenate(slabs).view(np.uint8)
+    mask = exceeding(probability, grid, pet, description.threshold).view(np.uint8)
     return clean_mask(mask, sitk.GetArrayViewFromImage(pet), pet.GetSpacing(), description.postprocessing)
 
 

@@ -45,15 +45,15 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         type=_positive,
         default=5,
         metavar="N",
-        help="How often patch, startup and serving are timed.",
+        help="How often patch, startup, serving and neighbour are timed.",
     )
     add(
         "--setting",
         nargs="+",
         choices=("default", "released"),
         default=["default"],
-        help="For body, startup, growth, deadline and serving: the checkpoint's own patch and spacing, or the "
-        "release's patch on the image's own grid.",
+        help="For body, startup, growth, deadline, serving and neighbour (the first named): the checkpoint's own "
+        "patch and spacing, or the release's patch on the image's own grid.",
     )
 
 

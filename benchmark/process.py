@@ -15,7 +15,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,15 +41,25 @@ class Child:
     ----------
     task : str
         ``module:function`` below :mod:`benchmark`; the function returns what :meth:`measure` calls.
+    variables : mapping or None
+        What the environment says to OpenMP, whatever is set here or by Python's start-up files
+        (``sitecustomize``), which the child does without. None: its environment is this process's.
     **arguments
         Of the function; as JSON can hold them.
     """
 
-    def __init__(self, task: str, **arguments: Any) -> None:
+    def __init__(self, task: str, *, variables: Mapping[str, str] | None = None, **arguments: Any) -> None:
         self.task = task
+        words = ["-m", "benchmark.process", json.dumps({"task": task, **arguments})]
+        environment = dict(os.environ)
+        if variables is not None:
+            words = ["-S", *words]
+            kept = {name: each for name, each in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+            environment = {**kept, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.process", json.dumps({"task": task, **arguments})],
+            [sys.executable, *words],
             cwd=ROOT,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -85,9 +95,9 @@ class Child:
         return answer
 
 
-def measure_once(task: str, **arguments: Any) -> Answer:
+def measure_once(task: str, *, variables: Mapping[str, str] | None = None, **arguments: Any) -> Answer:
     """Measure something once in a fresh process."""
-    with Child(task, **arguments) as child:
+    with Child(task, variables=variables, **arguments) as child:
         return child.wait_until_ready().measure()
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmark import process
 from benchmark.process import ROOT, Answer
@@ -68,7 +69,7 @@ class Session:
             parts=_GROWING_PARTS,
         )
 
-    def files(self, setting: str, part: int = 1) -> dict[str, str]:
+    def files(self, setting: str, part: int = 1) -> dict[str, Any]:
         """Return the paths of a checkpoint, the CT and the PET."""
         assert self.settings
         assert self.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ SUFFIXES = tuple(_READERS)
 
 _POINTER = b"version https://git-lfs"
 _NO_COSINE = 1e-30
+_one_capture = threading.RLock()  # CT and PET are read at the same time, and a process has one descriptor 2
 _FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # any output on stderr flags a grand-challenge job
@@ -105,22 +107,23 @@ def stderr_captured(lines: list[str]) -> Iterator[None]:
     """Collect what ITK's C libraries write to file descriptor 2 instead of letting it reach stderr.
 
     MetaIO complains there, and there only. A pipe, because a container may have no writable folder for a temporary
-    file; it does not block: what exceeds its buffer (64 KiB on Linux) is dropped.
+    file; it does not block: what exceeds its buffer (64 KiB on Linux) is dropped. One thread captures at a time.
     """
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    stderr = os.dup(2)
-    os.dup2(write_end, 2)
-    os.close(write_end)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        with os.fdopen(read_end, encoding="utf-8", errors="replace") as caught:
-            lines.extend(" ".join(line.split()) for line in caught if line.strip())
+    with _one_capture:
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(write_end, 2)
+        os.close(write_end)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            with os.fdopen(read_end, encoding="utf-8", errors="replace") as caught:
+                lines.extend(" ".join(line.split()) for line in caught if line.strip())
 
 
 def itk_reason(error: RuntimeError) -> str:

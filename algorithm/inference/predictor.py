@@ -16,6 +16,7 @@ from algorithm.inference.case_run import CaseRun, Prediction
 from algorithm.inference.device import precision_of
 from algorithm.inference.execution import Execution, is_out_of_memory, place
 from algorithm.inference.graph import GraphedNetwork
+from algorithm.inference.neighbour import giving_way
 from algorithm.inference.passes import Network, NetworkInput, Observer
 from algorithm.inference.progress import Progress
 from algorithm.inference.tuning import Tuning
@@ -110,15 +111,16 @@ class Predictor:
         DeviceError
             The network's answer is not finite even in float32.
         """
-        return CaseRun(
-            self.networks_in,
-            inputs,
-            self.execution,
-            budget,
-            flips=flips,
-            progress=progress or Progress(),
-            observer=observer,
-        ).predict()
+        with giving_way():
+            return CaseRun(
+                self.networks_in,
+                inputs,
+                self.execution,
+                budget,
+                flips=flips,
+                progress=progress or Progress(),
+                observer=observer,
+            ).predict()
 
     def networks_in(self, how: Execution) -> Sequence[Network]:
         """Return the networks for an execution; other ones than those kept are made for the case that asks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmark.parts.beside import neighbour
 from benchmark.parts.growing import growth
 from benchmark.parts.one_patch import patch
 from benchmark.parts.reduced_precision import agreement
@@ -23,5 +24,6 @@ PARTS: dict[str, Callable[[Session], Section]] = {
     "agreement": agreement,
     "deadline": deadline,
     "serving": serving,
+    "neighbour": neighbour,
     "scoring": scoring,
 }

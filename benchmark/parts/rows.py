@@ -21,6 +21,7 @@ _OPTIONS_OF = {
     "agreement": (*_OF_CASE, "flips", "cases"),
     "deadline": (*_OF_CASE, "time_limit"),
     "serving": (*_OF_CASE, "repetitions"),
+    "neighbour": (*_OF_CASE, "repetitions", "setting"),
     "scoring": ("size", "lesions"),
 }
 
