@@ -175,9 +175,13 @@ def _with_bar(cases: Sequence[Case], *, shown: bool) -> Iterator[Case]:
 
 @contextmanager
 def _until_interrupted() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether SIGINT came; the second one ends the process at once, as ever."""
+    """Yield what tells whether SIGINT came; the second one ends the process at once, as ever.
+
+    Where the process was started to ignore it, as a shell starts what runs in the background, it goes on doing so.
+    """
     came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
 

@@ -220,15 +220,29 @@ class TestSigint:
     def test_twice_ends_at_once(self, tree, tmp_path, checkpoint) -> None:
         process = start(tree, tmp_path, checkpoint, environment={"CASES_BEFORE_WAITING": "1", "WAIT_S": "600"})
         wait_for(lambda: (tmp_path / "waiting").exists(), process)
-        end = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:  # two that come before the first is seen are one
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(2)  # two that come before the first is seen are one
+        process.send_signal(signal.SIGINT)
 
         process.communicate(timeout=60)
 
         assert process.returncode == 130
         assert not (tmp_path / "bert_study").exists()
+
+
+def test_who_ignores_interrupts_goes_on_doing_so(cohort, tree, tmp_path, monkeypatch) -> None:
+    segment = Segmenter.segment
+
+    def interrupted(self, *arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return segment(self, *arguments, **options)
+
+    monkeypatch.setattr(Segmenter, "segment", interrupted)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert cohort(tree, tmp_path) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
@@ -297,6 +311,8 @@ def start(tree: Path, out: Path, checkpoint: Path, environment: dict[str, str]) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background jobs ignore it, and so would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
