@@ -1,4 +1,4 @@
-"""Tuning for checkpoints: which number formats they allow, and windows to try on.
+"""Tuning for checkpoints: in which number formats, and windows to try on.
 
 How ways of computing are tried is :mod:`algorithm.inference.tuner`'s; :mod:`algorithm.tuning_file` keeps the
 choice.
@@ -65,8 +65,12 @@ def tune(segmenter: Segmenter, before: Execution, seconds: float, *, repeatable:
     ).tune()
 
 
-def allowed_dtypes(description: Description, device: torch.device) -> tuple[torch.dtype, ...]:
-    """Return the types that a checkpoint may be computed in on a device, that of ``--precision auto`` first."""
+def allowed_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """Return the types that a device computes in, that of ``--precision auto`` first.
+
+    Any checkpoint may be computed in them; which of its levels then are is what it proved, see
+    :func:`algorithm.inference.execution.place`.
+    """
     allowed = [choose_dtype("auto", device)]
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         allowed.append(torch.bfloat16)
@@ -74,11 +78,10 @@ def allowed_dtypes(description: Description, device: torch.device) -> tuple[torc
 
 
 def dtypes_of(segmenter: Segmenter) -> tuple[torch.dtype, ...]:
-    """Return the types that all checkpoints of a segmenter allow; the one that was asked for, where one was."""
+    """Return the types that a segmenter may compute in; the one that was asked for, where one was."""
     if segmenter.precision != "auto":
         return (segmenter.predictor.execution.dtype,)
-    first, *others = (allowed_dtypes(each, segmenter.device) for each in segmenter.descriptions)
-    return tuple(dtype for dtype in first if all(dtype in other for other in others))
+    return allowed_dtypes(segmenter.device)
 
 
 def trial_input(description: Description) -> NetworkInput:

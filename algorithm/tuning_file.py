@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from algorithm.description import Description
 from algorithm.errors import UsageError
-from algorithm.inference.device import device_name
+from algorithm.inference.device import device_name, processor_name
 from algorithm.inference.tuning import Tuning
 from algorithm.jsonfile import read_json
 from algorithm.outputs import json_kind
@@ -63,7 +62,7 @@ def model_of(device: torch.device) -> str:
     if device.type == "cuda":
         return device_name(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}, {cores} cores"
+    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, {cores} cores"
 
 
 def write_tuning(path: Path, tuning: Tuning, device: torch.device, descriptions: Sequence[Description]) -> None:
@@ -150,13 +149,3 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
 
 def _shown(value: str | tuple[str, ...]) -> str:
     return value[:100] if isinstance(value, str) else " + ".join(f"{each[:12]}..." for each in value)[:100]
-
-
-def _processor() -> str:
-    """Return the model of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return fields.get("model name") or platform.processor() or platform.machine()

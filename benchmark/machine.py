@@ -7,11 +7,11 @@ import platform
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from algorithm.inference.device import processor_fields, processor_name
 from algorithm.inference.memory import reuse_freed_memory
 from benchmark.process import Answer, Measure
 
@@ -36,7 +36,7 @@ def describe() -> Measure:
     """Return a task that describes the machine, property by property; ``cuda`` tells whether it has a GPU."""
 
     def measure() -> Answer:
-        cpu = _cpu_fields()
+        cpu = processor_fields()
         flags = set(cpu.get("flags", cpu.get("Features", "")).split())
         gpus = [
             torch.cuda.get_device_name(index)
@@ -44,7 +44,7 @@ def describe() -> Measure:
         ]
         return {
             "cuda": bool(gpus),
-            "CPU": cpu.get("model name", platform.processor() or platform.machine()),
+            "CPU": processor_name(),
             "cores": f"{len(os.sched_getaffinity(0))}, of which torch uses {torch.get_num_threads()}",
             "instruction sets": ", ".join(name for name in _INSTRUCTION_SETS if name in flags) or "unknown",
             "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
@@ -105,13 +105,3 @@ def _best_seconds(work: Callable[[], object], device: str) -> float:
         synchronise(device)
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def _cpu_fields() -> dict[str, str]:
-    """Return the fields of the first processor in ``/proc/cpuinfo``."""
-    try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}

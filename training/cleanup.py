@@ -28,14 +28,13 @@ from algorithm.description import Postprocessing
 from algorithm.errors import UsageError
 from algorithm.files import written_whole
 from algorithm.images import PetCt
-from algorithm.inference.device import choose_device, choose_dtype
-from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
+from algorithm.job import Segmenter
 from algorithm.outputs import check_free, text_kind
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import prepare, restore
 from algorithm.segmentation import prepare_case, segment_prepared
-from algorithm.weights import Checkpoint, build_network, describe_again, load_checkpoint
+from algorithm.weights import Checkpoint, describe_again, load_checkpoint
 from evaluation.scoring.metrics import Overlaps, count_overlaps, crop_to_union
 from evaluation.scoring.ranking import rank_submissions
 from training.options import CleanupOptions, parsed_as
@@ -147,10 +146,7 @@ def take_apart(
     checkpoint: Checkpoint, cases: Iterable[Case], flips: int, device: str
 ) -> list[dict[float, Pieces]]:
     """Return the lesions of each case at each threshold, as the product computes them."""
-    where = choose_device(device)
-    dtype = choose_dtype("auto", where)
-    how = checkpoint.description
-    predictor = Predictor([build_network(checkpoint)], where, dtype, [how.precision.allowed])
+    how, predictor = checkpoint.description, Segmenter([checkpoint], device).predictor
     found = []
     for case in cases:
         study = read_study(case)

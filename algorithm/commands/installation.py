@@ -16,11 +16,10 @@ from algorithm.inference.budget import Budget
 from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.inference.memory import host_limit_bytes
 from algorithm.inference.passes import NetworkInput
-from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
+from algorithm.job import Segmenter
 from algorithm.outputs import is_one_of
 from algorithm.released import import_released
-from algorithm.weights import build_network
 
 _SILENT = Progress(logging.DEBUG)
 
@@ -42,7 +41,7 @@ def preflight(args: argparse.Namespace) -> int:
         how = checkpoint.description
         air = torch.zeros(how.patch)
         window = NetworkInput(air, air, how.patch, how.overlap)
-        predictor = Predictor([build_network(checkpoint)], device, dtype)
+        predictor = Segmenter([checkpoint], args.device).predictor
         # The first pass through a GPU loads its kernels; the second is timed.
         seconds = [
             predictor.predict([window], Budget(), flips=1, progress=_SILENT).seconds_per_pass for _ in range(2)

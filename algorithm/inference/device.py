@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 from algorithm.errors import DeviceError
@@ -84,6 +87,21 @@ def precision_of(dtype: torch.dtype) -> str:
 def device_name(device: torch.device) -> str:
     """Return the GPU's model, or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def processor_fields() -> dict[str, str]:
+    """Return the fields of the first processor in ``/proc/cpuinfo``; none where there is no such file."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def processor_name() -> str:
+    """Return the processor's model where Linux tells it, else its architecture."""
+    return processor_fields().get("model name") or platform.processor() or platform.machine()
 
 
 def peak_memory_mib(device: torch.device) -> float | None:

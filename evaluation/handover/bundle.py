@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import algorithm
 from algorithm.errors import MissingInputError
 from algorithm.files import sha256_of
-from algorithm.inference.device import choose_device, choose_dtype, precision_of
+from algorithm.inference.device import choose_device, choose_dtype, precision_of, processor_name
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 
@@ -197,7 +197,7 @@ def device_class(device: str) -> str:
     if device == "cuda":
         hardware = f"cuda {torch.cuda.get_device_name()}"
     else:
-        hardware = f"cpu {_processor()} {torch.backends.cpu.get_cpu_capability()}"
+        hardware = f"cpu {processor_name()} {torch.backends.cpu.get_cpu_capability()}"
     return f"{hardware}, torch {torch.__version__.split('+')[0]}"
 
 
@@ -251,14 +251,6 @@ def resolve(device: str, precision: str) -> tuple[str, str]:
     """
     found = choose_device(device)
     return found.type, precision_of(choose_dtype(precision, found))
-
-
-def _processor() -> str:
-    """Return the processor's model where Linux tells it, else its architecture."""
-    information = Path("/proc/cpuinfo")
-    text = information.read_text(encoding="utf-8") if information.is_file() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return model.group(1) if model else platform.machine()
 
 
 def _required(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ def test_a_cpu_may_compute_in_float32_and_in_what_it_multiplies_natively(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
 
-    assert allowed_dtypes(describe(), CPU) == ((torch.bfloat16, torch.float32) if native else (torch.float32,))
+    assert allowed_dtypes(CPU) == ((torch.bfloat16, torch.float32) if native else (torch.float32,))
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
@@ -37,7 +37,7 @@ def test_a_gpu_may_compute_in_all_that_it_has(bfloat16: bool, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
     between = (torch.bfloat16,) if bfloat16 else ()
 
-    assert allowed_dtypes(describe(), torch.device("cuda")) == (torch.float16, *between, torch.float32)
+    assert allowed_dtypes(torch.device("cuda")) == (torch.float16, *between, torch.float32)
 
 
 def test_two_windows_are_tried_that_hold_something() -> None:

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from algorithm.description import Agreement, PrecisionProof, read_description
+from algorithm.inference.budget import Budget
 from algorithm.inference.predictor import Predictor
 from algorithm.job import Segmenter
 from algorithm.network.attention import BidirectionalAttention
@@ -148,16 +149,10 @@ def test_proved_levels_compute_the_same_case_nearly_alike(cases, description):
     network = random_network(description.architecture)
     case, _ = prepare_cached(cases[0], description)
     answers = [
-        Predictor([network], CPU, dtype, [proved]).predict(case.inputs, _unlimited(), flips=1).probability
+        Predictor([network], CPU, dtype, [proved]).predict(case.inputs, Budget(), flips=1).probability
         for dtype, proved in ((torch.float32, ()), (torch.bfloat16, ("bfloat16",)))
     ]
     assert 0 < np.abs(answers[0] - answers[1]).mean() < 0.05
-
-
-def _unlimited():
-    from algorithm.inference.budget import Budget
-
-    return Budget()
 
 
 def test_spacing_of_prepared_cases_is_the_networks(cases, description):
