@@ -18,24 +18,30 @@ from benchmark.process import Answer, Measure
 
 
 def agreement(
-    weights: str, cases: Sequence[tuple[str, str, str]], precisions: Sequence[str], device: str, flips: int
+    weights: str,
+    cases: Sequence[tuple[str, str, str]],
+    precisions: Sequence[str],
+    device: str,
+    flips: int,
+    reference: str | None = None,
 ) -> Measure:
     """Return a task that segments cases (name, CT, PET) in float32 and in other precisions.
 
-    The answer: by precision and case the Dice of the mask with that in float32.
+    The answer: by precision and case the Dice of the mask with that in float32 of the device ``reference``; None
+    is the same device.
     """
     reuse_freed_memory()
     checkpoint = load_checkpoint(Path(weights))
 
-    def mask_in(precision: str, ct: str, pet: str) -> NDArray[np.uint8]:
-        segmenter = Segmenter([checkpoint], device, precision)
+    def mask_in(precision: str, ct: str, pet: str, where: str = device) -> NDArray[np.uint8]:
+        segmenter = Segmenter([checkpoint], where, precision)
         progress = Progress(logging.DEBUG)
         return segmenter.segment(Path(ct), Path(pet), InferenceSettings(flips=flips), progress=progress).mask
 
     def measure() -> Answer:
         dice: dict[str, dict[str, float]] = {precision: {} for precision in precisions}
         for name, ct, pet in cases:
-            expected = mask_in("float32", ct, pet)
+            expected = mask_in("float32", ct, pet, reference or device)
             for precision in precisions:
                 dice[precision][name] = dice_of(expected, mask_in(precision, ct, pet))
         return dice

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithm.inference.execution import place
+from algorithm.inference.device import precision_of
+from algorithm.inference.execution import Execution, place
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.network.h2aseg import tumour_probability
 from algorithm.weights import Checkpoint, build_network
@@ -76,14 +77,13 @@ def plain(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> Network:
 
 def product(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> Network:
     """Return the product's finest logits as a function of CT and PET, computed as its predictor does."""
-    network = place(build_network(checkpoint), torch.device(device), dtype)
+    how = Execution.fastest(torch.device(device), dtype)
+    proved = precision_of(dtype) in checkpoint.description.precision.allowed
+    network = place(build_network(checkpoint), how.device, dtype, everywhere=proved)
 
     def finest(ct: Tensor, pet: Tensor) -> Tensor:
-        if device == "cpu":
-            ct, pet = (x.to(memory_format=torch.channels_last_3d) for x in (ct, pet))
-            return network.finest(ct, pet)
-        with autocast(device, dtype):
-            return network.finest(ct, pet)
+        with how.computing():
+            return network.finest(how.to_device(ct), how.to_device(pet))
 
     return finest
 

@@ -33,7 +33,10 @@ _ATTEMPTS = 5
 
 
 def describe() -> Measure:
-    """Return a task that describes the machine, property by property; ``cuda`` tells whether it has a GPU."""
+    """Return a task that describes the machine, property by property.
+
+    ``cuda`` tells whether it has a GPU, ``threads`` how many torch computes with on the CPU.
+    """
 
     def measure() -> Answer:
         cpu = processor_fields()
@@ -44,6 +47,7 @@ def describe() -> Measure:
         ]
         return {
             "cuda": bool(gpus),
+            "threads": torch.get_num_threads(),
             "CPU": processor_name(),
             "cores": f"{len(os.sched_getaffinity(0))}, of which torch uses {torch.get_num_threads()}",
             "instruction sets": ", ".join(name for name in _INSTRUCTION_SETS if name in flags) or "unknown",

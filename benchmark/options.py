@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
+from benchmark.history import HISTORY
 from benchmark.parts import PARTS
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=_part,
         metavar="PART",
-        help=f"What to measure, of {', '.join(PARTS)}; all if left out.",
+        help=f"What to measure, of {', '.join(PARTS)}; all if left out, but for gpu where there is none.",
     )
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help="The tables' file, Markdown.")
     _add_what(parser.add_argument_group("what is measured"))
@@ -86,6 +88,15 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
         metavar=("X", "Y", "Z"),
         help="Voxels of the window of patch; the release's and the checkpoint's if left out.",
     )
+    add("--record", action="store_true", help="Add what patch measures to the history of figures.")
+    add("--history", type=Path, default=HISTORY, metavar="FILE", help="The history of figures, CSV.")
+    add(
+        "--minutes",
+        type=_minutes,
+        default=9.5,
+        metavar="M",
+        help="For gpu, in all; what does not fit is left out and named in its tables.",
+    )
     add("--flips", type=int, choices=range(1, 9), default=8, help="Passes of body and agreement.")
     add(
         "--windows",
@@ -127,6 +138,13 @@ def _part(name: str) -> str:
     if name not in PARTS:
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(PARTS)}, got {name!r}")
     return name
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return minutes
 
 
 def _positive(text: str) -> int:

@@ -15,7 +15,10 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +35,23 @@ class ChildError(UserError):
     """A measuring process ended without an answer; it has said why on stderr."""
 
     exit_code: ClassVar[int] = 1
+
+
+class OutOfTimeError(ChildError):
+    """A measuring process was ended because the time given by :func:`within` was up."""
+
+
+_end_s: ContextVar[float | None] = ContextVar("_end_s", default=None)  # on the clock of time.monotonic
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Give the measuring processes that are started in the block so much time; at its end they are killed."""
+    outer = _end_s.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _end_s.reset(outer)
 
 
 class Child:
@@ -64,12 +84,25 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._late = False
+        self._timer: threading.Timer | None = None
+        end_s = _end_s.get()
+        if end_s is not None:
+            self._timer = threading.Timer(max(0.0, end_s - time.monotonic()), self._end)
+            self._timer.daemon = True
+            self._timer.start()
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self._late = True
+        self._process.kill()
 
     def wait_until_ready(self) -> Child:
         """Return when the child has prepared everything; children that are prepared one by one do not disturb."""
@@ -89,6 +122,8 @@ class Child:
     def _answer(self) -> Answer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
+        if not line and self._late:
+            raise OutOfTimeError(f"the measuring process {self.task} did not end in the time that it was given")
         if not line:
             raise ChildError(f"the measuring process {self.task} ended with exit code {self._process.wait()}")
         answer: Answer = json.loads(line)

@@ -11,6 +11,8 @@ from pathlib import Path
 from algorithm.files import written_whole
 
 NOT_THERE = "-"
+OF_A_GPU = "On a GPU: "
+"""So begin titles of sections that say themselves which machine they are of: they stay beside any other's."""
 _MACHINE = "Machine"
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
@@ -34,8 +36,8 @@ class Section:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a Markdown table; the first row's keys are the header."""
-    header = list(rows[0])
+    """Return a Markdown table; its header are the keys of all rows, in the order in which they come."""
+    header = list(dict.fromkeys(name for row in rows for name in row))
     lines = [header, ["---"] * len(header), *([row.get(name, NOT_THERE) for name in header] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -59,19 +61,26 @@ def gib(mib: float | None) -> str:
 def write_results(path: Path, head: str, machine: str, measured: Sequence[Section]) -> list[str]:
     """Write the file; sections of it that were not measured now stay if they are of the same machine.
 
+    Those of a GPU say themselves which machine they are of: they stay in any case, and a run that measures nothing
+    else leaves all others.
+
     Returns
     -------
     list of str
         The titles that were dropped because they are of another machine.
     """
     old = _sections(path.read_text(encoding="utf-8")) if path.is_file() else []
-    new = {section.title: section for section in measured}
-    kept = [section for section in old if section.title not in (_MACHINE, *new)]
-    same = any(section.title == _MACHINE and section.text == machine.strip() for section in old)
-    sections = [Section(_MACHINE, machine), *(kept if same else ()), *measured]
+    new = {section.title for section in measured}
+    described = next((section for section in old if section.title == _MACHINE), None)
+    if described is None or not all(title.startswith(OF_A_GPU) for title in new):
+        described = Section(_MACHINE, machine.strip())
+    same = described in old
+    others = [section for section in old if section.title not in (_MACHINE, *new)]
+    kept = [section for section in others if same or section.title.startswith(OF_A_GPU)]
     with written_whole(path) as temporary:
+        sections = [described, *kept, *measured]
         temporary.write_text("\n".join([head.strip() + "\n", *map(str, sections)]), encoding="utf-8")
-    return [] if same else [section.title for section in kept]
+    return [section.title for section in others if section not in kept]
 
 
 def _sections(text: str) -> list[Section]:

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from algorithm.errors import DeviceError
-from benchmark.parts import PARTS
+from benchmark import history
+from benchmark.parts import GPU, PARTS
 from benchmark.results import table, write_results
 from benchmark.session import Session
 
@@ -17,8 +18,11 @@ log = logging.getLogger(__name__)
 _HEAD = """
 # Benchmarks
 
-Written by `python -m benchmark`; every row names the command that measures it again. Bodies are synthetic
-and say nothing of how well tumours are found.
+Written by `python -m benchmark`; every row or section names the command that measures it again. Bodies are
+synthetic and say nothing of how well tumours are found.
+
+GPUs stand in sections of their own, "On a GPU: ...", each with its machine. **Where there is no such section, no
+GPU has been measured**: `python -m benchmark gpu` does it in under ten minutes.
 
 Beside each figure stand two floors, from what this machine was measured to do at its best:
 
@@ -42,8 +46,12 @@ def main(args: argparse.Namespace) -> int:
     Raises
     ------
     DeviceError
-        The device asked for is not there.
+        The device asked for, or one that a part needs, is not there.
+    OutputError
+        What ``--history`` names is no history.
     """
+    if args.record:
+        history.earlier_text(args.history)  # before minutes are spent
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
         session = Session(args, Path(folder))
         machine = table([{"property": name, "value": value} for name, value in session.machine.items()])
@@ -51,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
         if not session.devices:
             raise DeviceError(f"--device {args.device}: {session.machine['GPU']}; choose another")
         dropped: list[str] = []
-        for name in args.parts or PARTS:
+        for name in _chosen(session):
             section = PARTS[name](session)
             print(f"\n{section}", flush=True)
             dropped += write_results(args.out, _HEAD, machine, [section])
@@ -59,3 +67,11 @@ def main(args: argparse.Namespace) -> int:
         log.info("left out of %s, being of another machine: %s", args.out, ", ".join(dropped))
     log.info("results: %s", args.out)
     return 0
+
+
+def _chosen(session: Session) -> list[str]:
+    """Return the names of the parts to measure; raises DeviceError where one of them needs a GPU."""
+    named: list[str] = session.options.parts
+    if GPU in named and "cuda" not in session.devices and session.options.device != "cpu":
+        raise DeviceError("no usable GPU was found to measure; run `gpu` where there is one, or add --device cpu")
+    return named or [name for name in PARTS if name != GPU or "cuda" in session.devices]

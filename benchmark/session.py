@@ -35,6 +35,7 @@ class Session:
         self.folder = folder
         self.machine = process.measure_once("machine:describe")
         self.gpu: bool = self.machine.pop("cuda")
+        self.threads: int = self.machine.pop("threads")
         self.devices = ["cpu", "cuda"] if self.gpu else ["cpu"]
         if options.device:
             self.devices = [device for device in self.devices if device == options.device]
@@ -44,6 +45,16 @@ class Session:
         """Where real pairs lie: as chosen, else beside the checkout, else nowhere."""
         chosen: str | None = self.options.cases
         return chosen or find_data("sts")
+
+    @property
+    def processors(self) -> dict[str, str]:
+        """What computes, as the history names it."""
+        return {
+            "cpu": self.machine["CPU"],
+            "gpu": self.machine["GPU"] if self.gpu else "",
+            "instruction_sets": self.machine["instruction sets"].replace(",", ""),
+            "threads": str(self.threads),
+        }
 
     def precisions(self, device: str) -> Sequence[str]:
         """Return the types to compute in on a device, float32 first."""

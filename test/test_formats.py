@@ -19,6 +19,7 @@ from algorithm.network.architecture import Architecture
 from algorithm.report import Geometry, RunReport
 from algorithm.scribbles import parse_scribbles
 from algorithm.tuning_file import TuningFile
+from benchmark.history import COLUMNS as HISTORY_COLUMNS
 from evaluation.handover.bundle import BundleSettings, CaseRecord, Manifest
 from evaluation.interactive.loop import Played, Step
 from evaluation.interactive.results import Curve, to_content
@@ -57,6 +58,7 @@ TABLES = (
     ("Run report", "Key of `totals`", keys(Totals)),
     ("cohort.csv", "Column", COHORT_COLUMNS),
     ("lesions.csv", "Column", LESION_COLUMNS),
+    ("benchmark/history.csv", "Column", HISTORY_COLUMNS),
     ("metrics.json", "Figure", keys(Scores)),
     ("interact.json", "Key of a curve", keys(Curve)),
     ("Hand-over bundle", "Key", keys(Manifest)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmark.parts.beside import neighbour
+from benchmark.parts.gpu import gpu
 from benchmark.parts.growing import growth
 from benchmark.parts.one_patch import patch
 from benchmark.parts.reduced_precision import agreement
@@ -16,6 +17,9 @@ from benchmark.parts.whole_body import body
 from benchmark.results import Section
 from benchmark.session import Session
 
+GPU = "gpu"
+"""The part that only a machine with a GPU does unasked."""
+
 PARTS: dict[str, Callable[[Session], Section]] = {
     "patch": patch,
     "body": body,
@@ -26,4 +30,5 @@ PARTS: dict[str, Callable[[Session], Section]] = {
     "serving": serving,
     "neighbour": neighbour,
     "scoring": scoring,
+    GPU: gpu,
 }

@@ -23,6 +23,7 @@ _OPTIONS_OF = {
     "serving": (*_OF_CASE, "repetitions"),
     "neighbour": (*_OF_CASE, "repetitions", "setting"),
     "scoring": ("size", "lesions"),
+    "gpu": (*_OF_CASE, "repetitions", "patch", "precision", "cases", "minutes"),
 }
 
 
@@ -31,10 +32,10 @@ def patches_of(session: Session) -> list[Sequence[int]]:
     return [session.settings[setting]["patch"] for setting in session.options.setting]
 
 
-def body_text(session: Session) -> str:
-    """Return the body and the settings in lines of Markdown."""
+def body_text(session: Session, settings: Sequence[str] | None = None) -> str:
+    """Return the body and the settings, those chosen by default, in lines of Markdown."""
     lines = [f"Body: {session.body['how']}; {times(session.options.size)} voxels."]
-    for setting in session.options.setting:
+    for setting in settings or session.options.setting:
         how = session.settings[setting]
         grid = "the image's own" if how["spacing"] is None else f"{times(how['spacing'])} mm"
         lines.append(
