@@ -25,6 +25,7 @@ from benchmark.parts import PARTS
 from benchmark.parts.rows import command
 from benchmark.process import Child, ChildError, peak_host_mib
 from benchmark.results import Section, short, spread, table, write_results
+from benchmark.run import _HEAD
 from benchmark.subjects import _REFERENCE, plain_network, reference_state, released_parameters
 from test.benchmark.conftest import PATCH, TORSO, rows_of, run_parts
 from test.conftest import ROOT
@@ -180,7 +181,7 @@ def test_jobs_are_served(tiny, tmp_path, monkeypatch):
 
 def test_unknown_parts_are_refused(capsys):
     assert main(["patches"]) == 2
-    assert "growth, agreement, deadline, serving, neighbour, scoring, gpu, got 'patches'" in capsys.readouterr().err
+    assert "agreement, deadline, serving, neighbour, scoring, gpu, got 'patches'" in capsys.readouterr().err
 
 
 def test_a_child_answers_and_a_broken_one_is_noticed():
@@ -216,6 +217,7 @@ def test_the_peak_covers_what_was_touched():
 
 def test_the_readme_says_what_was_measured():
     results = (ROOT / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
+    assert results.startswith(_HEAD.strip())
     sections = {text.partition("\n")[0]: rows_of(text) for text in results.split("\n## ")[1:]}
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     body = {(row["precision"], row["box"], row["method"]): row for row in sections["Whole body: default, 1 flip"]}
