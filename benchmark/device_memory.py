@@ -23,6 +23,7 @@ from benchmark.masks import dice_of
 from benchmark.process import MIB, Answer, Measure
 
 _ROUNDS = 3  # batches that are timed in a row, since a GPU is told of two more than are done
+_LEAST_WINDOWS = 12  # in a row: fewer are over too soon to be timed
 
 
 def ladder(weights: str, precision: str, device: str, batches: Sequence[int]) -> Measure:
@@ -42,7 +43,8 @@ def ladder(weights: str, precision: str, device: str, batches: Sequence[int]) ->
         forget_peak_memory(segmenter.device)
         predictor.use(dataclasses.replace(before, batch=batch))
         segmenter.warm_up()
-        image = torch.rand((patch[0] * batch * _ROUNDS, *patch[1:]), generator=torch.Generator().manual_seed(0))
+        windows = max(_ROUNDS * batch, _LEAST_WINDOWS)
+        image = torch.rand((patch[0] * windows, *patch[1:]), generator=torch.Generator().manual_seed(0))
         volume = NetworkInput(image, image, patch, overlap=0.0)
         done = predictor.predict([volume], Budget(), flips=1, progress=Progress(logging.DEBUG))
         return {
