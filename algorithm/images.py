@@ -156,12 +156,7 @@ def read_image(path: Path, what: str) -> sitk.Image:
     InvalidImageError
         It is not 3-D, has several components per voxel, or holds values that are not finite.
     """
-    image = _decode(path, what)
-    whole_numbers = sitk.GetArrayViewFromImage(image).dtype.kind in "iu"
-    if image.GetPixelID() != sitk.sitkFloat32:
-        image = sitk.Cast(image, sitk.sitkFloat32)
-    if whole_numbers:
-        return image
+    image = _decode(path, what, np.dtype(np.float32))
     lowest, highest = _value_range(image)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise InvalidImageError(
@@ -322,8 +317,8 @@ def geometry_text(image: sitk.Image | sitk.ImageFileReader) -> str:
     )
 
 
-def _decode(path: Path, what: str) -> sitk.Image:
-    """Read an image file, or say why it cannot be read; the pixel type stays as it is stored."""
+def _decode(path: Path, what: str, dtype: np.dtype[np.generic] | None = None) -> sitk.Image:
+    """Read an image file, or say why it cannot be read; without a ``dtype`` the type stays as it is stored."""
     try:
         stored = stored_in(path)
         size = size_text(stored.size)
@@ -336,7 +331,7 @@ def _decode(path: Path, what: str) -> sitk.Image:
                 f"the {what} must have one value per voxel, got {stored.components} in {shown(path)}; "
                 "give a grey-value image"
             )
-        return decode(path, stored)
+        return decode(path, stored, dtype)
     except AbsentError as error:
         raise MissingInputError(
             f"there is no {what} image at {shown(path)}{error.reason and ': '}{error.reason}; {error.advice}"

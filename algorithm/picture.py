@@ -93,9 +93,9 @@ def projection(
     float32 array, (rows, columns)
         Rows run from head to foot.
     """
-    upright = _upright(image)
-    flat = sitk.GetImageFromArray(np.flipud(sitk.GetArrayViewFromImage(upright).max(axis=axis)).astype(np.float32))
-    steps_mm = _steps_mm(upright, axis)
+    values, spacing = _upright(image)
+    flat = sitk.GetImageFromArray(np.flipud(values.max(axis=axis)).astype(np.float32))
+    steps_mm = _steps_mm(spacing, axis)
     flat.SetSpacing(steps_mm)
     pixel_mm = pixel_mm or min(steps_mm)
     sides_mm = [side * step for side, step in zip(flat.GetSize(), steps_mm, strict=True)]
@@ -146,7 +146,6 @@ def draw(pet: sitk.Image, mask: NDArray[np.uint8]) -> Picture:
     """
     tumour = sitk.GetImageFromArray(mask)
     tumour.CopyInformation(pet)
-    pet, tumour = _upright(pet), _upright(tumour)
     pixel_mm = _pixel_mm(pet)
     coronal = _view(pet, tumour, CORONAL, pixel_mm)
     sagittal = _view(pet, tumour, SAGITTAL, pixel_mm)
@@ -154,20 +153,25 @@ def draw(pet: sitk.Image, mask: NDArray[np.uint8]) -> Picture:
     return _composed((coronal, sagittal), pixel_mm, tumour_ml)
 
 
-def _upright(image: sitk.Image) -> sitk.Image:
-    """Turn the axes to the patient's left, back and head, without a copy where they are."""
-    turned = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()) != "LPS"
-    return sitk.DICOMOrient(image, "LPS") if turned else image
+def _upright(image: sitk.Image) -> tuple[NDArray[np.generic], tuple[float, float, float]]:
+    """Return an image's values as a view (z, y, x) towards head, back and left, and its spacing along x, y, z."""
+    towards = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    axes = [next(axis for axis, letter in enumerate(towards) if letter in pair) for pair in ("LR", "PA", "SI")]
+    values = sitk.GetArrayViewFromImage(image).transpose([2 - axis for axis in reversed(axes)])
+    steps = [1 if towards[axis] in "LPS" else -1 for axis in reversed(axes)]
+    x, y, z = (image.GetSpacing()[axis] for axis in axes)
+    return values[tuple(slice(None, None, step) for step in steps)], (x, y, z)
 
 
-def _steps_mm(upright: sitk.Image, axis: int) -> tuple[float, float]:
-    x, y, z = upright.GetSpacing()
+def _steps_mm(spacing: tuple[float, float, float], axis: int) -> tuple[float, float]:
+    x, y, z = spacing
     return (x if axis == CORONAL else y), z
 
 
-def _pixel_mm(upright: sitk.Image) -> float:
+def _pixel_mm(image: sitk.Image) -> float:
     """Return the side of a pixel with which both views fit."""
-    wide, deep, high = (side * step for side, step in zip(upright.GetSize(), upright.GetSpacing(), strict=True))
+    values, spacing = _upright(image)
+    wide, deep, high = (side * step for side, step in zip(reversed(values.shape), spacing, strict=True))
     return float(max(high / _LARGEST_HEIGHT, (wide + deep) / _LARGEST_WIDTH))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from algorithm.formats.metaimage import read_metaimage
@@ -79,8 +80,10 @@ def header_of(path: Path, stored: Stored) -> sitk.ImageFileReader:
     return reader
 
 
-def decode(path: Path, stored: Stored) -> sitk.Image:
-    """Return a scalar volume in its own pixel type, of three axes; a fourth axis of length 1 is dropped.
+def decode(path: Path, stored: Stored, dtype: np.dtype[np.generic] | None = None) -> sitk.Image:
+    """Return a scalar volume of three axes; a fourth axis of length 1 is dropped.
+
+    It is of a type given, in which a value that is too large becomes infinite; else of its own.
 
     Raises
     ------
@@ -89,7 +92,11 @@ def decode(path: Path, stored: Stored) -> sitk.Image:
     """
     check_length(stored)
     header = header_of(path, stored)
-    image = sitk.GetImageFromArray(read_values(stored)[0] if len(stored.size) == 4 else read_values(stored))
+    values = read_values(stored)
+    if dtype is not None:
+        with np.errstate(over="ignore"):
+            values = values.astype(dtype, copy=False)
+    image = sitk.GetImageFromArray(values[0] if len(stored.size) == 4 else values)
     axes = header.GetDimension()
     # ITK inverts the direction by an SVD, which makes NaN where a product underflows: the CT would be lost.
     direction = [0.0 if abs(cosine) < _NO_COSINE else cosine for cosine in header.GetDirection()]
