@@ -194,8 +194,8 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         "--everywhere",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="Let every flip take all windows. By default those after the first take windows where they can change "
-        "the mask.",
+        help="Let every flip take all windows. By default those after the first take windows where they can "
+        "change the mask.",
     )
     parser.add_argument(
         "--overlap",

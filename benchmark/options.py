@@ -86,7 +86,13 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
         metavar=("X", "Y", "Z"),
         help="Voxels of the window of patch; the release's and the checkpoint's if left out.",
     )
-    add("--flips", type=int, choices=range(1, 9), default=8, help="Passes of body and agreement.")
+    add("--flips", type=int, choices=range(1, 9), default=8, help="Passes of body, agreement and flips.")
+    add(
+        "--bodies",
+        type=_absolute,
+        metavar="DIR",
+        help="Synthetic bodies for flips, a tree of `python -m synthesis`; the body alone if left out.",
+    )
     add(
         "--windows",
         type=_positive,

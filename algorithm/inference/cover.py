@@ -19,10 +19,10 @@ _Place = tuple[int, int, int]
 def cover(wanted: NDArray[np.bool_], patch: Sequence[int], margin: Sequence[int]) -> tuple[Start, ...]:
     """Return the first voxels of windows whose inner parts hold every wanted voxel, as few as are found.
 
-    A window's inner part ends a margin before its faces, but reaches to those that lie in the volume's. Windows are
-    chosen greedily in two ways, the one that holds most of what is left: of all windows, or of those that hold the
-    first voxel that is left. What turns out not to be needed is left out, and the shorter of both lists is taken,
-    or the tiles of a tiling where they are fewer.
+    A window's inner part ends a margin before its faces, but reaches to those that lie in the volume's. Windows
+    are chosen greedily in two ways, the one that holds most of what is left: of all windows, or of those that hold
+    the first voxel that is left. What turns out not to be needed is left out, and the shorter of both lists is
+    taken, or the tiles of a tiling where they are fewer.
 
     Parameters
     ----------

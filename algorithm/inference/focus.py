@@ -1,4 +1,4 @@
-"""Where further flips can change the mask: voxels that the first pass left undecided, and windows that show them."""
+"""Where further flips can change the mask: voxels that the first pass leaves undecided, and windows for them."""
 
 from __future__ import annotations
 

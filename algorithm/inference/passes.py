@@ -85,7 +85,7 @@ class Sums:
         return cls(torch.zeros(tuple(shape), device=store), torch.zeros(tuple(shape), device=store))
 
     def settle(self) -> Tensor:
-        """Return the mean probability, 0 where no window came; until they are weighed again it is all they hold."""
+        """Return the mean probability, 0 where no window came; the sums are used up until they are weighed."""
         return self.total.div_(self.weight.clamp_min_(torch.finfo(torch.float32).tiny))
 
     def weigh_as(self, plans: Iterable[tuple[Sequence[int], Sequence[Start]]]) -> None:
