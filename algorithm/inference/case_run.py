@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -164,8 +164,8 @@ class CaseRun:
         further, stopped = self._flips[1:], "all flips were done"
         focused = self._focused(sums, inputs) if further and self._focus is not None else plans
         if any(focused):
-            members = zip(self._networks, inputs, focused, strict=True)
-            stopped = self._add_further(itertools.product(further, list(members)), sums) or stopped
+            members = list(zip(self._networks, inputs, focused, strict=True))
+            stopped = self._add_further(further, members, sums) or stopped
         elif further:
             self._done.passes = self._planned
             stopped = "no flip was needed, every voxel being decided"
@@ -182,7 +182,7 @@ class CaseRun:
         )
 
     def _focused(self, sums: Sums, inputs: Sequence[NetworkInput]) -> list[tuple[Start, ...]]:
-        """Return the windows of further flips by network, and weigh what was averaged as one pass over them."""
+        """Return the windows of further flips by network; what was averaged is settled."""
         assert self._focus is not None
         undecided = self._focus.undecided(sums.settle())
         covers: dict[tuple[tuple[int, int, int], float], tuple[Start, ...]] = {}
@@ -191,16 +191,17 @@ class CaseRun:
                 starts = self._focus.windows(undecided, each.patch, each.overlap)
                 covers[each.patch, each.overlap] = tuple(filter(self._is_wanted, starts))
         windows = [covers[each.patch, each.overlap] for each in inputs]
-        sums.weigh_as((each.patch, starts) for each, starts in zip(inputs, windows, strict=True))
         self._progress.say(f"each flip takes {sum(map(len, windows))} windows, where voxels are undecided")
         return windows
 
-    def _add_further(self, planned: Iterable[tuple[Flip, _Member]], sums: Sums) -> str | None:
+    def _add_further(self, flips: Sequence[Flip], members: Sequence[_Member], sums: Sums) -> str | None:
         """Add further passes while they fit; return why they ended before the last."""
-        for flip, (network, volumes, windows) in planned:
+        for index, (flip, (network, volumes, windows)) in enumerate(itertools.product(flips, members)):
             cost = self._done.slowest_window_s * len(windows)
             if not self._fixed and not self._budget.allows(cost * _SAFETY):
                 return f"a further pass of {cost:.1f} s would not fit the {self._budget.remaining_s:.1f} s left"
+            if index == 0 and self._focus is not None:
+                sums.weigh_as((each.patch, starts) for _, each, starts in members)
             number = self._done.passes + 1
             try:
                 finite = self._add(Pass(network, volumes, windows, flip, self._how, self._observer), sums)

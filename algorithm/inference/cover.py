@@ -1,7 +1,8 @@
-"""Few windows, freely placed, that show some voxels of a volume well within their faces. Arrays are x, y, z."""
+"""Few windows that show some voxels of a volume well within their faces. Arrays are x, y, z."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,13 @@ from numpy.typing import NDArray
 
 from algorithm.inference.windows import Start
 
-_STEPS = 16  # places of a window that are tried on the length of its side
-
 _Counts = NDArray[np.int64]
 _Place = tuple[int, int, int]
 
 
-def cover(wanted: NDArray[np.bool_], patch: Sequence[int], margin: Sequence[int]) -> tuple[Start, ...]:
+def cover(
+    wanted: NDArray[np.bool_], patch: Sequence[int], margin: Sequence[int], starts: Sequence[Sequence[int]]
+) -> tuple[Start, ...]:
     """Return the first voxels of windows whose inner parts hold every wanted voxel, as few as are found.
 
     A window's inner part ends a margin before its faces, but reaches to those that lie in the volume's. Windows
@@ -30,12 +31,15 @@ def cover(wanted: NDArray[np.bool_], patch: Sequence[int], margin: Sequence[int]
         No side smaller than the patch's.
     patch, margin : three ints
         Each margin at most a quarter of its side.
+    starts : three sequences of ints
+        Where windows may begin along each axis, in ascending order, from 0 to the last place in the volume; inner
+        parts of neighbours must leave no gap.
     """
     if not wanted.any():
         return ()
-    axes = [_Axis.of(*each) for each in zip(wanted.shape, patch, margin, strict=True)]
+    axes = [_Axis.of(*each) for each in zip(wanted.shape, patch, margin, starts, strict=True)]
     counts = _counts_of(wanted, axes)
-    tiles = [(x, y, z) for x in axes[0].tiles for y in axes[1].tiles for z in axes[2].tiles]
+    tiles = list(itertools.product(*(axis.tiles() for axis in axes)))
     tried = [_chosen(counts, axes, sweeping=False), _chosen(counts, axes, sweeping=True), tiles]
     fewest = min((_needed(places, counts, axes) for places in tried), key=len)
     return tuple(sorted(_start_of(place, axes) for place in fewest))
@@ -53,29 +57,32 @@ class _Axis:
         Where a window's inner part begins or ends; the first voxel of each cell, and the volume's end.
     first, last : int array
         By place, the first cell of the inner part, and the first behind it.
-    tiles : list of int
-        Places whose inner parts follow one another.
     """
 
     starts: NDArray[np.int64]
     edges: NDArray[np.int64]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
-    tiles: list[int]
 
     @classmethod
-    def of(cls, extent: int, side: int, margin: int) -> _Axis:
+    def of(cls, extent: int, side: int, margin: int, places: Sequence[int]) -> _Axis:
+        starts = np.array(places, np.int64)
         end = extent - side
-        tiles = np.minimum(np.arange(0, end + side, side - 2 * margin), end)
-        starts = np.unique(np.concatenate([np.arange(0, end, max(1, side // _STEPS)), tiles, [end]]))
         inner = np.where(starts == 0, 0, starts + margin), np.where(starts == end, extent, starts + side - margin)
-        edges = np.unique(np.concatenate([*inner, [0, extent]]))
+        edges = np.unique(np.concatenate(inner))
         first, last = (np.searchsorted(edges, each) for each in inner)
-        return cls(starts, edges, first, last, np.searchsorted(starts, np.unique(tiles)).tolist())
+        return cls(starts, edges, first, last)
 
     def inner(self, place: int) -> slice:
         """Return the cells of a place's inner part."""
         return slice(int(self.first[place]), int(self.last[place]))
+
+    def tiles(self) -> list[int]:
+        """Return places whose inner parts hold the whole axis, each as far on as leaves no gap."""
+        places, end = [0], len(self.edges) - 1
+        while self.last[places[-1]] < end:
+            places.append(int(np.flatnonzero(self.first <= self.last[places[-1]])[-1]))
+        return places
 
 
 def _counts_of(wanted: NDArray[np.bool_], axes: Sequence[_Axis]) -> _Counts:

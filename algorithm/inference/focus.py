@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithm.inference.cover import cover
-from algorithm.inference.windows import Start
+from algorithm.inference.windows import Start, plan_axes
 
 # Chosen by `python -m benchmark flips`.
 _ODDS = 99.0  # a voxel is undecided from the threshold's odds divided by this on: from 0.01 on for 0.5
@@ -53,14 +53,17 @@ class Focus:
     def windows(
         self, undecided: NDArray[np.bool_], patch: tuple[int, int, int], overlap: float
     ) -> tuple[Start, ...]:
-        """Return few windows that show every undecided voxel (x, y, z) with the context that it needs.
+        """Return few of the plan's windows that show every undecided voxel with the context that it needs.
+
+        Windows could lie anywhere. But what the network says of a voxel depends on where its window lies, so masks
+        of other windows than the plan's differ more from the full average than those of some of its own.
 
         Parameters
         ----------
         undecided : bool array, x, y, z
         patch : three ints
         overlap : float
-            Of neighbouring windows of the full plan, which are never fewer.
+            Of neighbouring windows of the plan.
         """
-        share = min(self.margin, overlap / 2)
-        return cover(undecided, patch, [int(side * share) for side in patch])
+        margins = [int(side * min(self.margin, overlap / 2)) for side in patch]
+        return cover(undecided, patch, margins, plan_axes(undecided.shape, patch, overlap))

@@ -85,8 +85,10 @@ class Sums:
         return cls(torch.zeros(tuple(shape), device=store), torch.zeros(tuple(shape), device=store))
 
     def settle(self) -> Tensor:
-        """Return the mean probability, 0 where no window came; the sums are used up until they are weighed."""
-        return self.total.div_(self.weight.clamp_min_(torch.finfo(torch.float32).tiny))
+        """Return the mean probability, 0 where no window came; from now on it counts once, as the total it is."""
+        self.total.div_(self.weight.clamp_min_(torch.finfo(torch.float32).tiny))
+        self.weight.fill_(1)
+        return self.total
 
     def weigh_as(self, plans: Iterable[tuple[Sequence[int], Sequence[Start]]]) -> None:
         """Give a settled mean the weight that the windows of plans (patch and starts) will bring, 1 elsewhere.
@@ -102,7 +104,7 @@ class Sums:
         self.total.mul_(self.weight)
 
     def mean(self) -> NDArray[np.float32]:
-        """Return the mean probability on the host, 0 where no window came; the sums are used up."""
+        """Return the mean probability on the host, 0 where no window came."""
         mean: NDArray[np.float32] = self.settle().cpu().numpy()
         return mean
 

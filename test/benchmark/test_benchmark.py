@@ -19,6 +19,7 @@ from benchmark import (
     agreement,
     case,
     floors,
+    focused,
     forward,
     machine,
     metrics_speed,
@@ -41,7 +42,17 @@ SIZE, SPACING = [48, 36, 16], [14.0, 14.0, 12.0]
 TORSO = functools.cache(case.make_torso)
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (agreement, case, floors, forward, machine, metrics_speed, monai_segmentation, segmentation)
+    for module in (
+        agreement,
+        case,
+        floors,
+        focused,
+        forward,
+        machine,
+        metrics_speed,
+        monai_segmentation,
+        segmentation,
+    )
 }
 
 
@@ -84,7 +95,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(process, "Child", Here)
     monkeypatch.setattr(process, "measure_once", once)
-    for module in (agreement, forward, segmentation, machine):
+    for module in (agreement, focused, forward, segmentation, machine):
         monkeypatch.setattr(module, "reuse_freed_memory", lambda: True)
     monkeypatch.setattr(case, "make_torso", TORSO)
     monkeypatch.setattr(floors, "count_work", lambda checkpoint, patch: floors.Work(10**9, 10**6))
@@ -354,6 +365,29 @@ def test_agreement_without_patients_is_that_of_the_body(no_data, quick, tiny, tm
     options = ("--precision", "float32", "bfloat16", "--flips", 1)
     (row,) = rows_of(run_parts(["agreement"], tiny, tmp_path, *options))
     assert row["cases"] == "the body"
+
+
+def test_focused_flips_are_compared_with_flips_everywhere(no_data, quick, tiny, tmp_path):
+    text = run_parts(["flips"], tiny, tmp_path, "--flips", 2)
+    (row,) = rows_of(text)
+    assert row["body"] == "the body"
+    assert 0 <= int(row["of each flip"]) <= int(row["windows"])
+    assert float(row["identity (s)"]) > 0
+    assert float(row["Dice"]) >= float(row["Dice without flips"]) > 0
+    found, count = map(int, row["lesions found"].split(" of "))
+    assert found <= count
+    assert "Median share of windows" in text
+
+
+def test_flips_are_measured_on_the_bodies_of_a_tree(no_data, quick, tiny, tmp_path):
+    study = tmp_path / "bodies" / "someone" / "study"
+    study.mkdir(parents=True)
+    torso = TORSO()
+    for name, image in (("CTres", torso.ct), ("SUV", torso.pet)):
+        sitk.WriteImage(image, str(study / f"{name}.nii.gz"))
+    (row,) = rows_of(run_parts(["flips"], tiny, tmp_path, "--flips", 1, "--bodies", tmp_path / "bodies"))
+    assert row["body"] == "someone_study"
+    assert (row["of each flip"], row["Dice"], row["lesions beside them"]) == ("0", "1.0000", "0")
 
 
 def test_a_device_that_is_not_there_is_a_sentence(quick, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from algorithm.inference.cover import cover
-from algorithm.inference.windows import plan_windows
+from algorithm.inference.windows import plan_axes, plan_windows
 
 Three = tuple[int, int, int]
 
@@ -41,7 +41,9 @@ def test_every_wanted_voxel_is_held_by_few_windows(task: tuple[NDArray[np.bool_]
     wanted, patch, margin = task
     size = wanted.shape
 
-    starts = cover(wanted, patch, margin)
+    anywhere = plan_axes(size, patch, overlap=0.99)
+
+    starts = cover(wanted, patch, margin, anywhere)
 
     held = np.zeros(size, bool)
     for start in starts:
@@ -57,23 +59,24 @@ def test_every_wanted_voxel_is_held_by_few_windows(task: tuple[NDArray[np.bool_]
         for extent, side, edge in zip(size, patch, margin, strict=True)
     ]
     assert len(starts) <= math.prod(tiles)
-    assert starts == cover(wanted.copy(), patch, margin)
+    assert starts == cover(wanted.copy(), patch, margin, anywhere)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-def test_all_voxels_take_no_more_windows_than_the_plan(overlap: float) -> None:
+def test_all_voxels_take_the_whole_plan(overlap: float) -> None:
     size, patch = (100, 70, 90), (32, 32, 16)
 
-    starts = cover(np.ones(size, bool), patch, [int(side * overlap / 2) for side in patch])
+    margin = [int(side * overlap / 2) for side in patch]
+    starts = cover(np.ones(size, bool), patch, margin, plan_axes(size, patch, overlap))
 
-    assert len(starts) <= len(plan_windows(size, patch, overlap))
+    assert starts == plan_windows(size, patch, overlap)
 
 
 def test_a_window_lies_freely_where_two_voxels_fit_one() -> None:
     wanted = np.zeros((64, 64, 64), bool)
     wanted[25, 30, 30] = wanted[39, 30, 30] = True  # in two windows of a plan with steps of 16
 
-    (start,) = cover(wanted, (32, 32, 32), (8, 8, 8))
+    (start,) = cover(wanted, (32, 32, 32), (8, 8, 8), [range(33)] * 3)
 
     assert start[0] + 8 <= 25
     assert start[0] + 24 > 39
@@ -83,10 +86,10 @@ def test_corners_need_a_window_each() -> None:
     wanted = np.zeros((64, 64, 64), bool)
     wanted[::63, ::63, ::63] = True
 
-    starts = cover(wanted, (32, 32, 32), (8, 8, 8))
+    starts = cover(wanted, (32, 32, 32), (8, 8, 8), [range(33)] * 3)
 
     assert set(starts) == set(itertools.product((0, 32), repeat=3))
 
 
 def test_nothing_wanted_needs_nothing() -> None:
-    assert cover(np.zeros((40, 40, 40), bool), (32, 32, 32), (8, 8, 8)) == ()
+    assert cover(np.zeros((40, 40, 40), bool), (32, 32, 32), (8, 8, 8), [range(9)] * 3) == ()
