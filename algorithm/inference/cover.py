@@ -39,7 +39,7 @@ def cover(
         return ()
     axes = [_Axis.of(*each) for each in zip(wanted.shape, patch, margin, starts, strict=True)]
     counts = _counts_of(wanted, axes)
-    tiles = list(itertools.product(*(axis.tiles() for axis in axes)))
+    tiles = [(x, y, z) for x, y, z in itertools.product(*(axis.tiles() for axis in axes))]
     tried = [_chosen(counts, axes, sweeping=False), _chosen(counts, axes, sweeping=True), tiles]
     fewest = min((_needed(places, counts, axes) for places in tried), key=len)
     return tuple(sorted(_start_of(place, axes) for place in fewest))

@@ -81,7 +81,7 @@ def test_undecided_is_what_is_not_far_below_the_threshold(threshold: float) -> N
 
     assert focus.undecided(p).tolist() == [False, False, True, True, True]
     odds = [each / (1 - each) for each in (focus.low, threshold)]
-    assert odds[1] / odds[0] == pytest.approx(99)
+    assert odds[1] / odds[0] == pytest.approx(49)
 
 
 def test_where_all_is_undecided_the_full_average_comes_out() -> None:
