@@ -14,7 +14,7 @@ from algorithm.inference.windows import Start, plan_axes
 
 # Chosen by `python -m benchmark flips`.
 _ODDS = 49.0  # a voxel is undecided from the threshold's odds divided by this on: from 0.02 on for 0.5
-_MARGIN = 3 / 16  # share of a window's side
+_MARGIN = 0.25  # share of a window's side
 
 
 @dataclass(frozen=True)

@@ -92,11 +92,11 @@ def test_report_tells_what_was_done(checkpoint: Checkpoint) -> None:
 
 
 def test_flips_take_windows_where_they_matter(tmp_path: Path, predictions: list[Prediction]) -> None:
-    """Of a network that knows no tumour anywhere near a threshold of 0.9999 no flip is asked."""
-    strict = load_checkpoint(write_checkpoint(tmp_path, threshold=0.9999))
+    """Of a network that knows no tumour anywhere near a threshold of 0.9999999 no flip is asked."""
+    strict = load_checkpoint(write_checkpoint(tmp_path, threshold=0.9999999))
     once = run(strict)
     highest = predictions[-1].probability.max()
-    assert highest < Focus.about(0.9999).low
+    assert highest < Focus.about(0.9999999).low
 
     focused = run(strict, replace(QUICK, flips=8))
     everywhere = run(strict, replace(QUICK, flips=8, everywhere=True))
