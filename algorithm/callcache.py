@@ -44,7 +44,7 @@ _DAMAGED = (
 )
 
 _PREFIX, _SUFFIX = "h2aseg-", ".npz"
-_PLAIN = ("windows", "passes", "passes_planned", "seconds_per_pass", "stopped_because", "notes")
+_PLAIN = ("windows", "flip_windows", "passes", "passes_planned", "seconds_per_pass", "stopped_because", "notes")
 
 
 @dataclass(frozen=True)

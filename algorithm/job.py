@@ -24,6 +24,7 @@ from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.device import choose_device, choose_dtype, forget_peak_memory
 from algorithm.inference.execution import Execution
+from algorithm.inference.focus import Focus
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -48,6 +49,8 @@ class InferenceSettings:
     flips : int or None
         Exactly so many of the eight mirrorings, 1 being none, however long they take; None: as many as fit the
         time limit, all eight without one.
+    everywhere : bool
+        Let every flip take all windows; else those after the first take windows where they can change the mask.
     overlap : float or None
         Of neighbouring windows; None: the checkpoint's.
     time_limit_s : float or None
@@ -59,6 +62,7 @@ class InferenceSettings:
     """
 
     flips: int | None = None
+    everywhere: bool = True
     overlap: float | None = None
     time_limit_s: float | None = None
     whole_volume: bool = False
@@ -261,7 +265,14 @@ class Segmenter:
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it."""
         execution = str(self.predictor.execution)
-        how = (settings.flips, settings.overlap, settings.whole_volume, settings.no_checks, execution)
+        how = (
+            settings.flips,
+            settings.everywhere,
+            settings.overlap,
+            settings.whole_volume,
+            settings.no_checks,
+            execution,
+        )
         return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
 
     def _predict_in_time(
@@ -272,6 +283,7 @@ class Segmenter:
         limit_s = settings.time_limit_s if settings.flips is None else None
         budget = Budget.of_limit(limit_s, seconds_after_prediction(pair.pet.GetNumberOfPixels()), started)
         grid = Coarsening()
+        focus = None if settings.everywhere else Focus.about(self.descriptions[0].threshold)
         while True:
             with watch.stage("prepare"):
                 descriptions = [grid.applied_to(each, pair.pet.GetSpacing()) for each in self.descriptions]
@@ -284,7 +296,7 @@ class Segmenter:
             try:
                 with watch.stage("predict"):
                     prediction = segment_prepared(
-                        self.predictor, case, budget, flips=settings.flips, progress=progress
+                        self.predictor, case, budget, flips=settings.flips, focus=focus, progress=progress
                     )
             except TooSlowError as error:
                 grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)

@@ -191,6 +191,13 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         help="Average exactly this many of the 8 mirrorings, whatever the time limit. By default as many as fit.",
     )
     parser.add_argument(
+        "--everywhere",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Let every flip take all windows. With --no-everywhere those after the first take windows where they "
+        "can change the mask.",
+    )
+    parser.add_argument(
         "--overlap",
         type=float,
         metavar="SHARE",

@@ -70,7 +70,9 @@ class RunReport:
         One per checkpoint of the ensemble.
     device, precision : str
     windows : int
-        Sliding windows per pass.
+        Sliding windows of the first flip, over all checkpoints.
+    flip_windows : int
+        Of each further flip; 0 where none was needed or asked for.
     passes : int
         Passes over the windows that were averaged: flips, the identity included, times checkpoints.
     passes_planned : int
@@ -111,6 +113,7 @@ class RunReport:
     device: str
     precision: str
     windows: int
+    flip_windows: int
     passes: int
     passes_planned: int
     stopped_because: str
@@ -165,6 +168,7 @@ def report_of(
         device=device_name(device),
         precision=precision_of(prediction.execution.dtype),
         windows=prediction.windows,
+        flip_windows=prediction.flip_windows,
         passes=prediction.passes,
         passes_planned=prediction.passes_planned,
         stopped_because=prediction.stopped_because,

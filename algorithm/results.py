@@ -193,7 +193,7 @@ def page_of(result: Result, report: RunReport) -> PageInput:
     method = [("Weights", f"{each.name}, sha256 {each.sha256[:16]}...") for each in report.weights]
     method += [
         ("Passes", f"{report.passes} of {report.passes_planned} ({report.stopped_because})"),
-        ("Windows per pass", str(report.windows)),
+        ("Windows", f"{report.windows}, {report.flip_windows} for each further flip"),
         ("Device", f"{report.device}, {report.precision}"),
     ]
     return PageInput(

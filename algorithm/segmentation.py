@@ -16,6 +16,7 @@ from torch import Tensor
 from algorithm.description import Description
 from algorithm.inference.budget import Budget
 from algorithm.inference.case_run import Prediction
+from algorithm.inference.focus import Focus
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -105,6 +106,7 @@ def segment_prepared(
     budget: Budget | None = None,
     *,
     flips: int | None = None,
+    focus: Focus | None = None,
     progress: Progress | None = None,
     observer: WindowObserver | None = None,
 ) -> Prediction:
@@ -117,7 +119,7 @@ def segment_prepared(
     case : EnsembleCase
     budget : Budget, optional
         Unlimited by default.
-    flips, progress
+    flips, focus, progress
         As :meth:`algorithm.inference.predictor.Predictor.predict` takes them.
     observer : WindowObserver or None
 
@@ -128,7 +130,7 @@ def segment_prepared(
     """
     watched = None if observer is None else _OnGrid(observer, case)
     prediction = predictor.predict(
-        case.inputs, budget or Budget(), flips=flips, progress=progress, observer=watched
+        case.inputs, budget or Budget(), flips=flips, focus=focus, progress=progress, observer=watched
     )
     whole = paste_box(prediction.probability, case.box, case.prepared.ct.shape)
     return dataclasses.replace(prediction, probability=whole)

@@ -97,7 +97,13 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
         metavar="M",
         help="For gpu, in all; what does not fit is left out and named in its tables.",
     )
-    add("--flips", type=int, choices=range(1, 9), default=8, help="Passes of body and agreement.")
+    add("--flips", type=int, choices=range(1, 9), default=8, help="Passes of body, agreement and flips.")
+    add(
+        "--bodies",
+        type=_absolute,
+        metavar="DIR",
+        help="Synthetic bodies for flips, a tree of `python -m synthesis`; the body alone if left out.",
+    )
     add(
         "--windows",
         type=_positive,

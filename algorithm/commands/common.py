@@ -67,6 +67,7 @@ def settings_of(args: argparse.Namespace, time_limit_s: float | None) -> Inferen
     """Return how to segment, by the options of the inference."""
     return InferenceSettings(
         flips=args.flips,
+        everywhere=args.everywhere,
         overlap=args.overlap,
         time_limit_s=time_limit_s,
         whole_volume=args.whole_volume,

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithm.errors import DeviceError
-from algorithm.inference.augmentation import flip_order
+from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.execution import Execution, is_out_of_memory
+from algorithm.inference.focus import Focus
 from algorithm.inference.passes import Network, NetworkInput, Observer, Pass, Sums
 from algorithm.inference.progress import Progress
 from algorithm.inference.windows import Start, plan_windows
@@ -27,6 +28,8 @@ _SAFETY = 1.1  # a further pass may take this much longer than the slowest one s
 NetworksIn = Callable[[Execution], Sequence[Network]]
 """Returns the networks of an ensemble placed for an execution."""
 
+_Member = tuple[Network, NetworkInput, Sequence[Start]]
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -36,7 +39,9 @@ class Prediction:
     ----------
     probability : float32 array, x, y, z
     windows : int
-        Per pass over all networks.
+        Of the first pass, over all networks.
+    flip_windows : int
+        Of each further flip, over all networks; 0 where none was needed or asked for.
     passes, passes_planned : int
         Flips times networks.
     seconds_per_pass : float
@@ -50,12 +55,28 @@ class Prediction:
 
     probability: NDArray[np.float32]
     windows: int
+    flip_windows: int
     passes: int
     passes_planned: int
     seconds_per_pass: float
     stopped_because: str
     execution: Execution
     notes: tuple[str, ...]
+
+
+@dataclass
+class _Done:
+    """What was done so far, and how long it took."""
+
+    passes: int = 0
+    slowest_s: float = 0.0
+    slowest_window_s: float = 0.0
+
+    def count(self, seconds: float, windows: int) -> None:
+        """Count a pass."""
+        self.passes += 1
+        self.slowest_s = max(self.slowest_s, seconds)
+        self.slowest_window_s = max(self.slowest_window_s, seconds / max(windows, 1))
 
 
 class CaseRun:
@@ -71,6 +92,8 @@ class CaseRun:
     budget : Budget
     flips : int or None
         None: as many of the eight as the budget allows.
+    focus : Focus or None
+        Which windows the flips after the first take; None: all.
     progress : Progress
     observer : Observer or None
         Of the windows.
@@ -84,6 +107,7 @@ class CaseRun:
         budget: Budget,
         *,
         flips: int | None,
+        focus: Focus | None,
         progress: Progress,
         observer: Observer | None,
     ) -> None:
@@ -95,9 +119,11 @@ class CaseRun:
         self._budget = budget
         self._flips = flip_order() if flips is None else flip_order(flips)
         self._fixed = flips is not None
+        self._focus = focus
         self._progress = progress
         self._observer = observer
         self._notes: list[str] = []
+        self._done = _Done()
 
     def predict(self) -> Prediction:
         """Run as many passes as are asked for and fit; the first flip of every network always runs.
@@ -130,45 +156,80 @@ class CaseRun:
         inputs = self._stored()
         plans = [self._windows(each) for each in inputs]
         sums = Sums.empty(inputs[0].ct.shape, self._how.store)
-        members = list(zip(self._networks, inputs, plans, strict=True))
-        planned = list(itertools.product(self._flips, members))
-        slowest, done, stopped = 0.0, 0, "all flips were done"
-        on_cpu = self._how.device.type == "cpu"
-        for flip, (network, volumes, windows) in planned:
-            needed = done < len(members)
-            if not needed and not self._fixed and not self._budget.allows(slowest * _SAFETY):
-                left = self._budget.remaining_s
-                stopped = f"a further pass of {slowest:.1f} s would not fit the {left:.1f} s left"
-                break
-            began = time.monotonic()
-            one = Pass(network, volumes, windows, flip, self._how, self._observer)
-            try:
-                with self._progress.bar_of(f"pass {done + 1}", len(windows), worth_it=on_cpu) as bar:
-                    finite = one.add_to(sums, self._budget, bar)
-            except (RuntimeError, TooSlowError) as error:
-                if needed or not (isinstance(error, TooSlowError) or is_out_of_memory(error)):
-                    raise
-                what = "time" if isinstance(error, TooSlowError) else "device memory"
-                stopped = f"pass {done + 1} ran out of {what}; what was averaged until then is kept"
-                self._note(stopped)
-                break
-            slowest = max(slowest, time.monotonic() - began)
-            if not finite and needed:
+        self._done = _Done()
+        for network, volumes, windows in zip(self._networks, inputs, plans, strict=True):
+            one = Pass(network, volumes, windows, self._flips[0], self._how, self._observer)
+            if not self._add(one, sums):
                 raise FloatingPointError
-            if not finite:
-                self._note(f"windows of pass {done + 1} were left out, not being finite in {self._how.dtype}")
-            done += 1
-            self._progress.say(f"pass {done} of {len(planned)} took {time.monotonic() - began:.1f} s")
+        further, stopped = self._flips[1:], "all flips were done"
+        focused = self._focused(sums, inputs) if further and self._focus is not None else plans
+        if any(focused):
+            members = list(zip(self._networks, inputs, focused, strict=True))
+            stopped = self._add_further(further, members, sums) or stopped
+        elif further:
+            self._done.passes = self._planned
+            stopped = "no flip was needed, every voxel being decided"
         return Prediction(
             probability=sums.mean(),
-            windows=sum(len(windows) for windows in plans),
-            passes=done,
-            passes_planned=len(planned),
-            seconds_per_pass=slowest,
+            windows=sum(map(len, plans)),
+            flip_windows=sum(map(len, focused)) if further else 0,
+            passes=self._done.passes,
+            passes_planned=self._planned,
+            seconds_per_pass=self._done.slowest_s,
             stopped_because=stopped,
             execution=self._how,
             notes=tuple(self._notes),
         )
+
+    def _focused(self, sums: Sums, inputs: Sequence[NetworkInput]) -> list[tuple[Start, ...]]:
+        """Return the windows of further flips by network; what was averaged is settled."""
+        assert self._focus is not None
+        undecided = self._focus.undecided(sums.settle())
+        covers: dict[tuple[tuple[int, int, int], float], tuple[Start, ...]] = {}
+        for each in inputs:
+            if (each.patch, each.overlap) not in covers:
+                starts = self._focus.windows(undecided, each.patch, each.overlap)
+                covers[each.patch, each.overlap] = tuple(filter(self._is_wanted, starts))
+        windows = [covers[each.patch, each.overlap] for each in inputs]
+        self._progress.say(f"each flip takes {sum(map(len, windows))} windows, where voxels are undecided")
+        return windows
+
+    def _add_further(self, flips: Sequence[Flip], members: Sequence[_Member], sums: Sums) -> str | None:
+        """Add further passes while they fit; return why they ended before the last."""
+        for index, (flip, (network, volumes, windows)) in enumerate(itertools.product(flips, members)):
+            cost = self._done.slowest_window_s * len(windows)
+            if not self._fixed and not self._budget.allows(cost * _SAFETY):
+                return f"a further pass of {cost:.1f} s would not fit the {self._budget.remaining_s:.1f} s left"
+            if index == 0 and self._focus is not None:
+                sums.weigh_as((each.patch, starts) for _, each, starts in members)
+            number = self._done.passes + 1
+            try:
+                finite = self._add(Pass(network, volumes, windows, flip, self._how, self._observer), sums)
+            except (RuntimeError, TooSlowError) as error:
+                if not (isinstance(error, TooSlowError) or is_out_of_memory(error)):
+                    raise
+                what = "time" if isinstance(error, TooSlowError) else "device memory"
+                stopped = f"pass {number} ran out of {what}; what was averaged until then is kept"
+                self._note(stopped)
+                return stopped
+            if not finite:
+                self._note(f"windows of pass {number} were left out, not being finite in {self._how.dtype}")
+        return None
+
+    def _add(self, one: Pass, sums: Sums) -> bool:
+        """Do one pass and tell whether all its windows were finite."""
+        began, number = time.monotonic(), self._done.passes + 1
+        on_cpu = self._how.device.type == "cpu"
+        with self._progress.bar_of(f"pass {number}", len(one.windows), worth_it=on_cpu) as bar:
+            finite = one.add_to(sums, self._budget, bar)
+        seconds = time.monotonic() - began
+        self._done.count(seconds, len(one.windows))
+        self._progress.say(f"pass {number} of {self._planned} took {seconds:.1f} s")
+        return finite
+
+    @property
+    def _planned(self) -> int:
+        return len(self._flips) * len(self._networks)
 
     def _fit_to_time(self) -> None:
         """Time a window and enlarge the steps until one pass fits; say how long it will take.
@@ -204,9 +265,10 @@ class CaseRun:
 
     def _windows(self, volumes: NetworkInput) -> tuple[Start, ...]:
         windows = plan_windows(volumes.ct.shape, volumes.patch, volumes.overlap)
-        if self._observer is None:
-            return windows
-        return tuple(start for start in windows if self._observer.wants(start))
+        return tuple(filter(self._is_wanted, windows))
+
+    def _is_wanted(self, start: Start) -> bool:
+        return self._observer is None or self._observer.wants(start)
 
     def _stored(self) -> Sequence[NetworkInput]:
         """Return the inputs with their volumes where the sums are, each once however many networks share it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -84,10 +84,28 @@ class Sums:
         """Return the sums of no pass."""
         return cls(torch.zeros(tuple(shape), device=store), torch.zeros(tuple(shape), device=store))
 
-    def mean(self) -> NDArray[np.float32]:
-        """Return the mean probability, 0 where no window came; the sums are used up."""
+    def settle(self) -> Tensor:
+        """Return the mean probability, 0 where no window came; from now on it counts once, as the total it is."""
         self.total.div_(self.weight.clamp_min_(torch.finfo(torch.float32).tiny))
-        mean: NDArray[np.float32] = self.total.cpu().numpy()
+        self.weight.fill_(1)
+        return self.total
+
+    def weigh_as(self, plans: Iterable[tuple[Sequence[int], Sequence[Start]]]) -> None:
+        """Give a settled mean the weight that the windows of plans (patch and starts) will bring, 1 elsewhere.
+
+        So the mean counts as one pass over those windows, and each further pass over them as another one.
+        """
+        self.weight.zero_()
+        for patch, starts in plans:
+            importance = torch.from_numpy(importance_map(patch)).to(self.weight.device)
+            for start in starts:
+                self.weight[_voxels_of(start, patch)] += importance
+        self.weight.masked_fill_(self.weight == 0, 1)
+        self.total.mul_(self.weight)
+
+    def mean(self) -> NDArray[np.float32]:
+        """Return the mean probability on the host, 0 where no window came."""
+        mean: NDArray[np.float32] = self.settle().cpu().numpy()
         return mean
 
 

@@ -15,6 +15,7 @@ from algorithm.inference.budget import Budget
 from algorithm.inference.case_run import CaseRun, Prediction
 from algorithm.inference.device import precision_of
 from algorithm.inference.execution import Execution, is_out_of_memory, place
+from algorithm.inference.focus import Focus
 from algorithm.inference.graph import GraphedNetwork
 from algorithm.inference.neighbour import giving_way
 from algorithm.inference.passes import Network, NetworkInput, Observer
@@ -86,6 +87,7 @@ class Predictor:
         budget: Budget,
         *,
         flips: int | None = None,
+        focus: Focus | None = None,
         progress: Progress | None = None,
         observer: Observer | None = None,
     ) -> Prediction:
@@ -98,6 +100,8 @@ class Predictor:
         budget : Budget
         flips : int or None
             Exactly so many of the eight mirrorings; None: as many as the budget allows.
+        focus : Focus or None
+            Let the flips after the first take windows where it matters alone; None: all windows.
         progress : Progress, optional
         observer : Observer or None
             Looks on while windows are computed.
@@ -118,6 +122,7 @@ class Predictor:
                 self.execution,
                 budget,
                 flips=flips,
+                focus=focus,
                 progress=progress or Progress(),
                 observer=observer,
             ).predict()

@@ -28,6 +28,11 @@ def plan_windows(size: Sequence[int], patch: Sequence[int], overlap: float) -> t
     overlap : float
         0 <= overlap < 1.
     """
+    return tuple((x, y, z) for x, y, z in itertools.product(*plan_axes(size, patch, overlap)))
+
+
+def plan_axes(size: Sequence[int], patch: Sequence[int], overlap: float) -> list[list[int]]:
+    """Return where the windows of :func:`plan_windows`, which are all combinations, begin along each axis."""
     axes = []
     for extent, side in zip(size, patch, strict=True):
         if extent < side:
@@ -35,7 +40,7 @@ def plan_windows(size: Sequence[int], patch: Sequence[int], overlap: float) -> t
         step = max(1, int(side * (1 - overlap)))
         count = math.ceil((extent - side) / step) + 1
         axes.append([min(index * step, extent - side) for index in range(count)])
-    return tuple((x, y, z) for x, y, z in itertools.product(*axes))
+    return axes
 
 
 def importance_map(patch: Sequence[int]) -> NDArray[np.float32]:

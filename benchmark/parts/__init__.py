@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmark.parts.beside import neighbour
+from benchmark.parts.focused_flips import flips
 from benchmark.parts.gpu import gpu
 from benchmark.parts.growing import growth
 from benchmark.parts.one_patch import patch
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[Session], Section]] = {
     "startup": startup,
     "growth": growth,
     "agreement": agreement,
+    "flips": flips,
     "deadline": deadline,
     "serving": serving,
     "neighbour": neighbour,

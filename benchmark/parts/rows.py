@@ -19,6 +19,7 @@ _OPTIONS_OF = {
     "startup": (*_OF_CASE, "repetitions"),
     "growth": (*_OF_CASE, "growing_flips", "growing_checkpoints"),
     "agreement": (*_OF_CASE, "flips", "cases"),
+    "flips": ("weights", "flips", "bodies", "anatomies"),
     "deadline": (*_OF_CASE, "time_limit"),
     "serving": (*_OF_CASE, "repetitions"),
     "neighbour": (*_OF_CASE, "repetitions", "setting"),

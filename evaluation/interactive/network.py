@@ -104,5 +104,5 @@ class InProcess:
         return np.concatenate(list(restore(seen.prediction.probability, seen.grid, pair.pet)))
 
     def _key(self, case: Case) -> str:
-        how = (self.settings.flips, self.segmenter.device.type, torch.__version__)
+        how = (self.settings.flips, self.settings.everywhere, self.segmenter.device.type, torch.__version__)
         return key_of((case.ct, case.pet), how, [each.description.sha256 for each in self.checkpoints])

@@ -201,14 +201,16 @@ class TestEnvironment:
         monkeypatch.setenv("H2ASEG_FLIPS", "4")
         monkeypatch.setenv("H2ASEG_TIME_LIMIT", "12.5")
         monkeypatch.setenv("H2ASEG_REQUIRE_GPU", "1")
+        monkeypatch.setenv("H2ASEG_EVERYWHERE", "1")
         monkeypatch.setenv("H2ASEG_WEIGHTS", "/somewhere")
         monkeypatch.setenv("H2ASEG_OVERLAP", "")
 
         assert main([]) == 0
-        assert main(["--flips", "2", "--no-require-gpu"]) == 0
+        assert main(["--flips", "2", "--no-require-gpu", "--no-everywhere"]) == 0
 
         first, second = seen
         assert (first.flips, first.time_limit, first.overlap, first.require_gpu) == (4, 12.5, None, True)
+        assert (first.everywhere, second.everywhere) == (True, False)
         assert first.weights == Path("/somewhere")
         assert (first.input, first.output) == (Path("/input"), Path("/output"))
         assert (second.flips, second.time_limit, second.require_gpu) == (2, 12.5, False)

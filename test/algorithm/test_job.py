@@ -19,6 +19,7 @@ from algorithm.description import Description, Normalisation, Postprocessing
 from algorithm.errors import WeightsError
 from algorithm.images import PetCt, read_pet_ct
 from algorithm.inference.case_run import Prediction
+from algorithm.inference.focus import Focus
 from algorithm.inference.progress import Progress
 from algorithm.inference.windows import fit_box
 from algorithm.job import Segmenter
@@ -88,6 +89,23 @@ def test_report_tells_what_was_done(checkpoint: Checkpoint) -> None:
     voxel_ml = np.prod(pet.GetSpacing()) / 1000
     assert report.total_volume_ml == pytest.approx(result.mask.sum() * voxel_ml)
     assert report.notes == ()
+
+
+def test_flips_take_windows_where_they_matter(tmp_path: Path, predictions: list[Prediction]) -> None:
+    """Of a network that knows no tumour anywhere near a threshold of 0.9999999 no flip is asked."""
+    strict = load_checkpoint(write_checkpoint(tmp_path, threshold=0.9999999))
+    once = run(strict)
+    highest = predictions[-1].probability.max()
+    assert highest < Focus.about(0.9999999).low
+
+    focused = run(strict, replace(QUICK, flips=8, everywhere=False))
+    everywhere = run(strict, replace(QUICK, flips=8))
+
+    assert (once.report.passes, once.report.flip_windows) == (1, 0)
+    assert (focused.report.passes, focused.report.passes_planned, focused.report.flip_windows) == (8, 8, 0)
+    assert everywhere.report.flip_windows == everywhere.report.windows == focused.report.windows > 0
+    np.testing.assert_array_equal(predictions[1].probability, predictions[0].probability)
+    assert np.abs(predictions[2].probability - predictions[0].probability).max() > 0.01
 
 
 def test_windows_cover_the_patient_only(checkpoint: Checkpoint) -> None:

@@ -51,6 +51,7 @@ def report(**changes: object) -> RunReport:
         device="cpu",
         precision="float32",
         windows=12,
+        flip_windows=5,
         passes=3,
         passes_planned=8,
         stopped_because="the next pass would not fit into the time limit",

@@ -16,6 +16,7 @@ from benchmark import (
     case,
     device_memory,
     floors,
+    focused,
     forward,
     machine,
     metrics_speed,
@@ -33,8 +34,8 @@ TORSO = functools.cache(case.make_torso)
 MODULES = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        agreement, case, device_memory, floors, forward, machine, metrics_speed, monai_segmentation, segmentation,
-        tuned,
+        agreement, case, device_memory, floors, focused, forward, machine, metrics_speed, monai_segmentation,
+        segmentation, tuned,
     )
 }  # fmt: skip
 
@@ -78,7 +79,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(process, "Child", Here)
     monkeypatch.setattr(process, "measure_once", once)
-    for module in (agreement, device_memory, forward, segmentation, machine, tuned):
+    for module in (agreement, device_memory, focused, forward, segmentation, machine, tuned):
         monkeypatch.setattr(module, "reuse_freed_memory", lambda: True)
     monkeypatch.setattr(case, "make_torso", TORSO)
     monkeypatch.setattr(floors, "count_work", lambda checkpoint, patch: floors.Work(10**9, 10**6))

@@ -263,6 +263,29 @@ def test_agreement_without_patients_is_that_of_the_body(no_data, quick, tiny, tm
     assert row["cases"] == "the body"
 
 
+def test_focused_flips_are_compared_with_flips_everywhere(no_data, quick, tiny, tmp_path):
+    text = run_parts(["flips"], tiny, tmp_path, "--flips", 2)
+    (row,) = rows_of(text)
+    assert row["body"] == "the body"
+    assert 0 <= int(row["of each flip"]) <= int(row["windows"])
+    assert float(row["identity (s)"]) > 0
+    assert float(row["Dice"]) >= float(row["Dice without flips"]) > 0
+    found, count = map(int, row["lesions found"].split(" of "))
+    assert found <= count
+    assert "Median share of windows" in text
+
+
+def test_flips_are_measured_on_the_bodies_of_a_tree(no_data, quick, tiny, tmp_path):
+    study = tmp_path / "bodies" / "someone" / "study"
+    study.mkdir(parents=True)
+    torso = TORSO()
+    for name, image in (("CTres", torso.ct), ("SUV", torso.pet)):
+        sitk.WriteImage(image, str(study / f"{name}.nii.gz"))
+    (row,) = rows_of(run_parts(["flips"], tiny, tmp_path, "--flips", 1, "--bodies", tmp_path / "bodies"))
+    assert row["body"] == "someone_study"
+    assert (row["of each flip"], row["Dice"], row["lesions beside them"]) == ("0", "1.0000", "0")
+
+
 def test_a_device_that_is_not_there_is_a_sentence(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(process, "measure_once", lambda task: {"cuda": False, "threads": 2, "GPU": "no GPU here"})
     assert main(["patch", "--device", "cuda", "--out", str(tmp_path / "out.md")]) == 3
