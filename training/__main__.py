@@ -35,6 +35,12 @@ COMMANDS = {
         "Train and score k folds, with or without the network's modules",
         f"{PROGRAM} crossvalidate --cases studies --cache cache --out runs/cv --folds 5",
     ),
+    "blend": _command(
+        "blend",
+        "add_blend",
+        "Go part of the way back from a checkpoint to the one that its training began with",
+        f"{PROGRAM} blend --first runs/base/last.json --last runs/fine/last.json --share 0.5 --out runs/blend",
+    ),
     "precision": _command(
         "precision",
         "add_precision",

@@ -212,6 +212,26 @@ class CleanupOptions:
     write: bool = option(False, "Write the best into the descriptions of the weights.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlendOptions:
+    """``python -m training blend``."""
+
+    first: Path = option(REQUIRED, "Checkpoint (its .json) before the last training.", metavar="FILE")
+    last: Path = option(REQUIRED, "Checkpoint that was trained on from it, by --init.", metavar="FILE")
+    share: float = option(0.5, "How far from the first to the last, 0 to 1.", metavar="SHARE")
+    out: Path = option(REQUIRED, "Folder of the new checkpoint.", metavar="DIR")
+    name: str | None = option(None, "Name of the checkpoint. By default the folder's.")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"--share must be 0 to 1, got {self.share}")
+
+
+def add_blend(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``blend``."""
+    add_options(parser, BlendOptions)
+
+
 def add_fit(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``fit``."""
     add_options(parser, FitOptions)

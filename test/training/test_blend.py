@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from algorithm.description import Agreement, Description, Normalisation, PrecisionProof, read_description
+from algorithm.network.architecture import Architecture
+from algorithm.network.h2aseg import H2ASeg
+from algorithm.weights import load_checkpoint, save_checkpoint
+from training.__main__ import main
+from training.blend import blended
+
+DESCRIPTION = Description(
+    name="first",
+    architecture=Architecture(channels=(4, 4, 8, 8, 16)),
+    patch=(32, 32, 16),
+    spacing=(4.0, 4.0, 4.0),
+    ct=Normalisation("clip-scale", low=-1000.0, high=1000.0),
+    pet=Normalisation("clip-scale", low=0.0, high=20.0),
+)
+
+
+def written(folder: Path, seed: int, description: Description = DESCRIPTION) -> Path:
+    torch.manual_seed(seed)
+    state = H2ASeg(description.architecture).state_dict()
+    return save_checkpoint(folder, description.name, state, description, torch.float32)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    return written(tmp_path / "first", 0)
+
+
+@pytest.fixture
+def last(tmp_path: Path, first: Path) -> Path:
+    proved = PrecisionProof(40.0, bfloat16=Agreement(cases=12, mean_dice=0.999, least_dice=0.995))
+    start = {"name": "first", "sha256": read_description(first).sha256}
+    described = dataclasses.replace(DESCRIPTION, name="last", precision=proved, provenance={"initial": start})
+    return written(tmp_path / "last", 1, described)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_blend_lies_on_the_way(first: Path, last: Path, share: float) -> None:
+    a, b = load_checkpoint(first), load_checkpoint(last)
+    for name, value in blended(a, b, share).items():
+        torch.testing.assert_close(value, torch.lerp(a.state[name], b.state[name], share), rtol=1e-5, atol=1e-7)
+
+
+def test_what_was_proved_of_one_end_is_not_said_of_the_blend(first: Path, last: Path, tmp_path: Path) -> None:
+    out = tmp_path / "blend"
+    words = ["blend", "--first", first, "--last", last, "--share", "0.25", "--out", out, "--name", "half"]
+    assert main([str(word) for word in words]) == 0
+    description = read_description(out / "half.json")
+    assert not description.precision.allows("bfloat16")
+    assert read_description(last).precision.allows("bfloat16")
+    ends = {name: read_description(path).sha256 for name, path in (("first", first), ("last", last))}
+    assert description.provenance["blend"] == {"share": 0.25, **ends}
+
+
+def test_strangers_are_not_blended(first: Path, last: Path, tmp_path: Path, capsys) -> None:
+    assert main(["blend", "--first", str(last), "--last", str(first), "--out", str(tmp_path / "out")]) == 2
+    assert "was not trained on from the first" in capsys.readouterr().err
+    other = written(tmp_path / "other", 2, dataclasses.replace(DESCRIPTION, name="other", spacing=(2.0, 2.0, 2.0)))
+    assert main(["blend", "--first", str(first), "--last", str(other), "--out", str(tmp_path / "out")]) == 2
+    assert "their spacing differ" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_share_beyond_the_ends_is_refused(first: Path, last: Path, tmp_path: Path, capsys) -> None:
+    words = ["blend", "--first", first, "--last", last, "--share", "1.5", "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 2
+    assert "--share must be 0 to 1, got 1.5" in capsys.readouterr().err
