@@ -1,8 +1,8 @@
 """``python -m training blend``: parameters between those of a checkpoint and of one that was trained on from it.
 
 A last stage on other data forgets what the stages before knew; a network part of the way back keeps much of both
-(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903). It costs no training. What
-it loses and keeps is measured on validation cases, as any other choice.
+(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903). It costs no training.
+What it loses and keeps is measured on validation cases, as any other choice.
 """
 
 from __future__ import annotations
