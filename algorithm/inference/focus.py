@@ -12,7 +12,7 @@ from torch import Tensor
 from algorithm.inference.cover import cover
 from algorithm.inference.windows import Start, plan_axes
 
-# Chosen by `python -m benchmark flips`.
+# Chosen on four synthetic bodies with the default weights of 0.1; `python -m benchmark flips` measures them again.
 _ODDS = 49.0  # a voxel is undecided from the threshold's odds divided by this on: from 0.02 on for 0.5
 _MARGIN = 0.25  # share of a window's side
 
