@@ -181,7 +181,7 @@ def test_jobs_are_served(tiny, tmp_path, monkeypatch):
 
 def test_unknown_parts_are_refused(capsys):
     assert main(["patches"]) == 2
-    assert "agreement, deadline, serving, neighbour, scoring, gpu, got 'patches'" in capsys.readouterr().err
+    assert "agreement, flips, deadline, serving, neighbour, scoring, gpu, got 'patches'" in capsys.readouterr().err
 
 
 def test_a_child_answers_and_a_broken_one_is_noticed():
