@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -32,9 +31,8 @@ def focused(weights: str, ct: str, pet: str, device: str, precision: str, flips:
         return segmenter.segment(Path(ct), Path(pet), settings, progress=Progress(logging.DEBUG))
 
     def measure() -> Answer:
-        asked = InferenceSettings(flips=flips)
         alone = segment(InferenceSettings(flips=1))
-        where, everywhere = (segment(dataclasses.replace(asked, everywhere=each)) for each in (False, True))
+        where, everywhere = (segment(InferenceSettings(flips=flips, everywhere=each)) for each in (False, True))
         found, count = _touched(everywhere.mask, where.mask)
         touched, focused_count = _touched(where.mask, everywhere.mask)
         ways = {"identity": alone, "focused": where, "everywhere": everywhere}

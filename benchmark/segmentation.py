@@ -25,17 +25,15 @@ def product(
     box: bool,
     save: str,
     checkpoints: int = 1,
-    *,
-    everywhere: bool = True,
 ) -> Measure:
     """Return a task that segments a case with ``checkpoints`` copies of a checkpoint; the mask goes to ``save``.
 
     The answer: seconds in all and for the passes alone, windows per pass, passes, peak memory of this process and
-    above the pair's float32 arrays, and of the device. Flips take all windows, unless ``everywhere`` says no.
+    above the pair's float32 arrays, and of the device.
     """
     reuse_freed_memory()
     ensemble = [load_checkpoint(Path(weights))] * checkpoints
-    settings = InferenceSettings(flips=flips, everywhere=everywhere, whole_volume=not box)
+    settings = InferenceSettings(flips=flips, whole_volume=not box)
 
     def measure() -> Answer:
         began = time.perf_counter()

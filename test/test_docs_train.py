@@ -182,4 +182,4 @@ def test_the_mistakes_have_the_sentences_that_are_quoted() -> None:
 def test_every_command_is_shown() -> None:
     shown = {tuple(shlex.split(line)[2:4]) for line in LINES if line.startswith(".venv/bin/python -m")}
     missing = {("training", name) for name in training.__main__.COMMANDS} - shown
-    assert missing == {("training", name) for name in ("resampling", "blend")}  # named in the text
+    assert missing == {("training", "resampling")}

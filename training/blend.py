@@ -18,10 +18,9 @@ from algorithm.description import PrecisionProof
 from algorithm.errors import UsageError
 from algorithm.weights import Checkpoint, load_checkpoint, save_checkpoint
 from training.options import BlendOptions, parsed_as
+from training.start import differences
 
 log = logging.getLogger(__name__)
-
-_MUST_BE_ALIKE = ("architecture", "spacing", "orientation", "ct", "pet")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -57,13 +56,11 @@ def blended(first: Checkpoint, last: Checkpoint, share: float) -> Mapping[str, T
     UsageError
         They are of different networks, or the last did not start from the first.
     """
-    for name in _MUST_BE_ALIKE:
-        ours, theirs = getattr(first.description, name), getattr(last.description, name)
-        if ours != theirs:
-            raise UsageError(
-                f"cannot blend {first.path} with {last.path}: their {name} differ, {ours} and {theirs}; "
-                "give two checkpoints of one network"
-            )
+    for name, ours, theirs in differences(first.description, last.description):
+        raise UsageError(
+            f"cannot blend {first.path} with {last.path}: their {name} differ, {ours} and {theirs}; "
+            "give two checkpoints of one network"
+        )
     start = last.description.provenance.get("initial") or {}
     if start.get("sha256") != first.description.sha256:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,25 @@ def continued(initial: Checkpoint, description: Description) -> Description:
     UsageError
         The checkpoint is of another architecture, grid or normalisation.
     """
-    for name in ("architecture", "spacing", "orientation", "ct", "pet"):
-        theirs, ours = getattr(initial.description, name), getattr(description, name)
-        if name == "architecture":
-            theirs = dataclasses.replace(theirs, dropout=ours.dropout)
-        if theirs != ours:
-            raise UsageError(
-                f"the network in {initial.path} was trained with the {name} {theirs}, but this run has {ours}; "
-                "give the checkpoint's own values"
-            )
+    for name, theirs, ours in differences(initial.description, description):
+        raise UsageError(
+            f"the network in {initial.path} was trained with the {name} {theirs}, but this run has {ours}; "
+            "give the checkpoint's own values"
+        )
     theirs = initial.description
     start = {"name": theirs.name, "sha256": theirs.sha256}
     start |= {key: theirs.provenance[key] for key in ("data", "initial") if key in theirs.provenance}
     return dataclasses.replace(description, provenance={**description.provenance, "initial": start})
+
+
+def differences(theirs: Description, ours: Description) -> Iterator[tuple[str, object, object]]:
+    """Yield by name, as each has it, what makes two networks different ones; dropout does not."""
+    theirs = dataclasses.replace(
+        theirs, architecture=dataclasses.replace(theirs.architecture, dropout=ours.architecture.dropout)
+    )
+    for name in ("architecture", "spacing", "orientation", "ct", "pet"):
+        if getattr(theirs, name) != getattr(ours, name):
+            yield name, getattr(theirs, name), getattr(ours, name)
 
 
 def end_of_earlier_fold(earlier: Path, fold: int, split: Split) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,15 +22,14 @@ class Focus:
 
     Attributes
     ----------
-    low, high : float
-        A voxel is undecided where its probability lies between them, or is one of them.
+    low : float
+        A voxel is undecided where its probability is at least this.
     margin : float
         Share of a window's side that an undecided voxel keeps from each face that is not the volume's; at most
         0.25. Where the plan's windows overlap by less than twice of it, half of their overlap.
     """
 
     low: float
-    high: float
     margin: float = _MARGIN
 
     @classmethod
@@ -42,12 +40,11 @@ class Focus:
         is seen with certainty too. It costs little, as the borders of a lesion need windows there anyway.
         """
         odds = threshold / (1 - threshold) / _ODDS
-        return cls(odds / (1 + odds), 1.0)
+        return cls(odds / (1 + odds))
 
     def undecided(self, probability: Tensor) -> NDArray[np.bool_]:
         """Tell which voxels of a probability, on any device, are undecided."""
-        found = torch.logical_and(probability >= self.low, probability <= self.high)
-        mask: NDArray[np.bool_] = found.cpu().numpy()
+        mask: NDArray[np.bool_] = (probability >= self.low).cpu().numpy()
         return mask
 
     def windows(

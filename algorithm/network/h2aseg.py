@@ -76,7 +76,7 @@ class Decoder(nn.Module):
             block = self.blocks[str(level)]
             modalities, deep = _as_computed_by(block, features[level - 1]), _as_computed_by(block, deep)
             if self.weighting:
-                tumour = _as_computed_by(block, _upsampled_probability(predictions[-1]))
+                tumour = _as_computed_by(block, torch.sigmoid(upsample(_log_odds(predictions[-1]), 2)))
                 level_gains = self.weighting[str(level)](modalities, deep, tumour)
                 if gains is not None:
                     gains.append(level_gains)
@@ -95,12 +95,12 @@ def _as_computed_by(block: nn.Module, x: Tensor) -> Tensor:
 
 def tumour_probability(logits: Tensor) -> Tensor:
     """Return the softmax of two logits ``(B, 2, ...)``, tumour only: ``(B, 1, ...)``."""
-    return torch.sigmoid(logits[:, 1:] - logits[:, :1])
+    return torch.sigmoid(_log_odds(logits))
 
 
-def _upsampled_probability(logits: Tensor) -> Tensor:
-    """Return ``tumour_probability(upsample(logits, 2))``, upsampling one channel: the difference of the two."""
-    return torch.sigmoid(upsample(logits[:, 1:] - logits[:, :1], 2))
+def _log_odds(logits: Tensor) -> Tensor:
+    """Return tumour's logit less the background's, ``(B, 1, ...)``: one channel to upsample, not two."""
+    return logits[:, 1:] - logits[:, :1]
 
 
 class H2ASeg(nn.Module):

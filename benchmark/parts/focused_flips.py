@@ -36,6 +36,7 @@ lesions: of the mask by focused flips, and of that without flips, with the mask 
 
 def _measured(session: Session, device: str, precision: str) -> list[str]:
     """Return the table of one device, and what its rows come to."""
+    bodies = _bodies(session)
     answers = [
         process.measure_once(
             "focused:focused",
@@ -46,7 +47,7 @@ def _measured(session: Session, device: str, precision: str) -> list[str]:
             precision=precision,
             flips=session.options.flips,
         )
-        for _, ct, pet in _bodies(session)
+        for _, ct, pet in bodies
     ]
     rows = [
         {
@@ -56,7 +57,7 @@ def _measured(session: Session, device: str, precision: str) -> list[str]:
             **_row(answer),
             "command": command(session, "flips", device=device, precision=[precision]),
         }
-        for (name, _, _), answer in zip(_bodies(session), answers, strict=True)
+        for (name, _, _), answer in zip(bodies, answers, strict=True)
     ]
     return [table(rows), _summary(answers)]
 

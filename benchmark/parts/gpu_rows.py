@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -121,12 +121,7 @@ class Tables:
 
     def ladder(self) -> list[Row]:
         """Measure memory and speed of ever more windows at a time, until the device does not hold them."""
-        rows: list[Row] = []
-        for setting in SETTINGS:
-            lost = self.clock.tried(partial(self._climb, setting, rows))
-            if lost:
-                rows.append({"setting": setting, "windows at a time": "further", "s/window": lost})
-        return rows
+        return self._by_setting(self._climb, "windows at a time", "s/window")
 
     def _climb(self, setting: str, rows: list[Row]) -> str:
         batches = _BATCHES[setting] if self.device == "cuda" else _BATCHES[setting][:_BATCHES_OF_A_CPU]
@@ -150,12 +145,7 @@ class Tables:
 
     def capped(self) -> list[Row]:
         """Segment the body with ever less device memory."""
-        rows: list[Row] = []
-        for setting in SETTINGS:
-            lost = self.clock.tried(partial(self._squeeze, setting, rows))
-            if lost:
-                rows.append({"setting": setting, "cap (GiB)": "further", "passes (s)": lost})
-        return rows
+        return self._by_setting(self._squeeze, "cap (GiB)", "passes (s)")
 
     def _squeeze(self, setting: str, rows: list[Row]) -> str:
         shares: list[float | None] = [None, *(_CAPS if self.device == "cuda" else ())]
@@ -214,12 +204,7 @@ class Tables:
 
     def switches(self) -> list[Row]:
         """Segment the body as tuned, with and without what a GPU alone has; call it after :meth:`tuning`."""
-        rows: list[Row] = []
-        for setting in SETTINGS:
-            lost = self.clock.tried(partial(self._switched, setting, rows))
-            if lost:
-                rows.append({"setting": setting, "CUDA graph": "further", "passes (s)": lost})
-        return rows
+        return self._by_setting(self._switched, "CUDA graph", "passes (s)")
 
     def _switched(self, setting: str, rows: list[Row]) -> str:
         both = [
@@ -239,6 +224,23 @@ class Tables:
             else:
                 rows.append({**row, "passes (s)": short(answer["predict_s"]), **_against_first(answer)})
         return ""
+
+    def _by_setting(self, measure: Callable[[str, list[Row]], str], step: str, seconds: str) -> list[Row]:
+        """Return the rows that a setting's measurement adds as it goes; of those that are lost a row says why.
+
+        Parameters
+        ----------
+        measure : callable
+            Takes a setting and the rows; returns nothing worth saying, an empty string.
+        step, seconds : str
+            Columns in which a lost row says ``further``, and why.
+        """
+        rows: list[Row] = []
+        for setting in SETTINGS:
+            lost = self.clock.tried(partial(measure, setting, rows))
+            if lost:
+                rows.append({"setting": setting, step: "further", seconds: lost})
+        return rows
 
     def _answers(self, task: str, steps: Iterable[Any], **arguments: Any) -> Iterable[tuple[Any, Answer]]:
         """Yield each step with the answer to it, all by one process."""

@@ -23,14 +23,6 @@ from test.support.predictors import (
 )
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (case_run, passes, budget_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    return clock
-
-
 class TestBudget:
     """Three windows of one second each make a pass, unless said otherwise; two more are spent on timing."""
 

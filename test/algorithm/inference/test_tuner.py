@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithm.inference import budget as budget_module
-from algorithm.inference import case_run, passes, tuner
+from algorithm.inference import tuner
 from algorithm.inference.budget import Budget
 from algorithm.inference.execution import Execution
 from algorithm.inference.predictor import Predictor
@@ -36,12 +35,10 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time that passes only when told to, and four threads, which stand-ins do not use."""
+def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that passes only when told to, for tuning too, and four threads, which stand-ins do not use."""
     torch.set_num_threads(4)
-    clock = Clock()
-    for module in (tuner, case_run, passes, budget_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(tuner, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
