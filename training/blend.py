@@ -1,8 +1,10 @@
-"""``python -m training blend``: parameters between those of a checkpoint and of one that was trained on from it.
+"""``python -m training blend``: parameters between those of a checkpoint and of others trained on from it.
 
 A last stage on other data forgets what the stages before knew; a network part of the way back keeps much of both
-(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903). It costs no training.
-What it loses and keeps is measured on validation cases, as any other choice.
+(Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903). The mean of several that
+started from one, such as the folds of a cross-validation, is one network that has seen all cases (Wortsman et al.,
+"Model soups", ICML 2022, arXiv 2203.05482). Neither costs training. What is lost and kept is measured on
+validation cases, as any other choice.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from algorithm.description import PrecisionProof
@@ -24,16 +27,20 @@ log = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Blend two checkpoints and say where the result is."""
+    """Blend checkpoints and say where the result is."""
     options = parsed_as(BlendOptions, args)
-    first, last = load_checkpoint(options.first), load_checkpoint(options.last)
+    first, last = load_checkpoint(options.first), [load_checkpoint(path) for path in options.last]
     description = dataclasses.replace(
-        last.description,
+        last[0].description,
         name=options.name or options.out.resolve().name,
         precision=PrecisionProof(),
         provenance={
-            **last.description.provenance,
-            "blend": {"share": options.share, "first": first.description.sha256, "last": last.description.sha256},
+            **last[0].description.provenance,
+            "blend": {
+                "share": options.share,
+                "first": first.description.sha256,
+                "last": [each.description.sha256 for each in last],
+            },
         },
     )
     path = save_checkpoint(options.out, description.name, blended(first, last, options.share), description)
@@ -41,21 +48,32 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def blended(first: Checkpoint, last: Checkpoint, share: float) -> Mapping[str, Tensor]:
-    """Return the parameters at a share of the way from the first checkpoint to the last.
+def blended(first: Checkpoint, last: Sequence[Checkpoint], share: float) -> Mapping[str, Tensor]:
+    """Return the parameters at a share of the way from the first checkpoint to the mean of the last ones.
 
     Parameters
     ----------
-    first, last : Checkpoint
-        Of one architecture, grid and normalisation; the last was trained on from the first.
+    first : Checkpoint
+    last : sequence of Checkpoint
+        Of the first's architecture, grid and normalisation; each was trained on from the first.
     share : float
-        0 is the first, 1 the last.
+        0 is the first, 1 the mean of the last.
 
     Raises
     ------
     UsageError
-        They are of different networks, or the last did not start from the first.
+        They are of different networks, or one of the last did not start from the first.
     """
+    for each in last:
+        _check_descent(first, each)
+    parts = [(first, 1 - share), *((each, share / len(last)) for each in last)]
+    return {
+        name: sum((each.state[name].double() * part for each, part in parts), torch.zeros(())).float()
+        for name in first.state
+    }
+
+
+def _check_descent(first: Checkpoint, last: Checkpoint) -> None:
     for name, ours, theirs in differences(first.description, last.description):
         raise UsageError(
             f"cannot blend {first.path} with {last.path}: their {name} differ, {ours} and {theirs}; "
@@ -67,7 +85,3 @@ def blended(first: Checkpoint, last: Checkpoint, share: float) -> Mapping[str, T
             f"cannot blend {first.path} with {last.path}: the second was not trained on from the first; "
             "give --last a checkpoint whose training began with --init and the one given as --first"
         )
-    return {
-        name: (first.state[name].double() * (1 - share) + last.state[name].double() * share).float()
-        for name in last.state
-    }

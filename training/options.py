@@ -217,7 +217,13 @@ class BlendOptions:
     """``python -m training blend``."""
 
     first: Path = option(REQUIRED, "Checkpoint (its .json) before the last training.", metavar="FILE")
-    last: Path = option(REQUIRED, "Checkpoint that was trained on from it, by --init.", metavar="FILE")
+    last: tuple[Path, ...] = option(
+        REQUIRED,
+        "Checkpoint that was trained on from it, by --init. Repeatable: the mean of all counts.",
+        nargs=None,
+        action="append",
+        metavar="FILE",
+    )
     share: float = option(0.5, "How far from the first to the last, 0 to 1.", metavar="SHARE")
     out: Path = option(REQUIRED, "Folder of the new checkpoint.", metavar="DIR")
     name: str | None = option(None, "Name of the checkpoint. By default the folder's.")

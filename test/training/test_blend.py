@@ -34,18 +34,22 @@ def first(tmp_path: Path) -> Path:
     return written(tmp_path / "first", 0)
 
 
-@pytest.fixture
-def last(tmp_path: Path, first: Path) -> Path:
+def trained_on(first: Path, folder: Path, seed: int) -> Path:
     proved = PrecisionProof(40.0, bfloat16=Agreement(cases=12, mean_dice=0.999, least_dice=0.995))
     start = {"name": "first", "sha256": read_description(first).sha256}
     described = dataclasses.replace(DESCRIPTION, name="last", precision=proved, provenance={"initial": start})
-    return written(tmp_path / "last", 1, described)
+    return written(folder, seed, described)
+
+
+@pytest.fixture
+def last(tmp_path: Path, first: Path) -> Path:
+    return trained_on(first, tmp_path / "last", 1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_blend_lies_on_the_way(first: Path, last: Path, share: float) -> None:
     a, b = load_checkpoint(first), load_checkpoint(last)
-    for name, value in blended(a, b, share).items():
+    for name, value in blended(a, [b], share).items():
         torch.testing.assert_close(value, torch.lerp(a.state[name], b.state[name], share), rtol=1e-5, atol=1e-7)
 
 
@@ -56,8 +60,19 @@ def test_what_was_proved_of_one_end_is_not_said_of_the_blend(first: Path, last: 
     description = read_description(out / "half.json")
     assert not description.precision.allows("bfloat16")
     assert read_description(last).precision.allows("bfloat16")
-    ends = {name: read_description(path).sha256 for name, path in (("first", first), ("last", last))}
-    assert description.provenance["blend"] == {"share": 0.25, **ends}
+    ends = [read_description(path).sha256 for path in (first, last)]
+    assert description.provenance["blend"] == {"share": 0.25, "first": ends[0], "last": [ends[1]]}
+
+
+def test_several_last_ones_count_by_their_mean(first: Path, last: Path, tmp_path: Path) -> None:
+    other = trained_on(first, tmp_path / "second", 2)
+    out = tmp_path / "blend"
+    words = ["blend", "--first", first, "--last", last, "--last", other, "--share", "0.5", "--out", out]
+    assert main([str(word) for word in words]) == 0
+    a, b, c, ours = (load_checkpoint(path).state for path in (first, last, other, out / "blend.json"))
+    for name, value in ours.items():
+        torch.testing.assert_close(value.float(), 0.5 * a[name] + 0.25 * (b[name] + c[name]), rtol=1e-3, atol=1e-4)
+    assert len(read_description(out / "blend.json").provenance["blend"]["last"]) == 2
 
 
 def test_strangers_are_not_blended(first: Path, last: Path, tmp_path: Path, capsys) -> None:
