@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,23 +30,29 @@ log = logging.getLogger(__name__)
 def main(args: argparse.Namespace) -> int:
     """Blend checkpoints and say where the result is."""
     options = parsed_as(BlendOptions, args)
-    first, last = load_checkpoint(options.first), [load_checkpoint(path) for path in options.last]
+    name = options.name or options.out.resolve().name
+    path = write_blend(options.first, options.last, options.share, options.out, name)
+    log.info("blended: %s; prove its number formats by `python -m training precision`", path)
+    return 0
+
+
+def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out: Path, name: str) -> Path:
+    """Blend checkpoints as :func:`blended` does, and return the description's path in the folder ``out``."""
+    first, last = load_checkpoint(first_path), [load_checkpoint(path) for path in last_paths]
     description = dataclasses.replace(
         last[0].description,
-        name=options.name or options.out.resolve().name,
+        name=name,
         precision=PrecisionProof(),
         provenance={
             **last[0].description.provenance,
             "blend": {
-                "share": options.share,
+                "share": share,
                 "first": first.description.sha256,
                 "last": [each.description.sha256 for each in last],
             },
         },
     )
-    path = save_checkpoint(options.out, description.name, blended(first, last, options.share), description)
-    log.info("blended: %s; prove its number formats by `python -m training precision`", path)
-    return 0
+    return save_checkpoint(out, name, blended(first, last, share), description)
 
 
 def blended(first: Checkpoint, last: Sequence[Checkpoint], share: float) -> Mapping[str, Tensor]:

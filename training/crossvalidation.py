@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
 from algorithm.cases import Case
+from training.blend import write_blend
 from training.fold_scores import Row, score_fold
 from training.options import CrossValidationOptions, parsed_as
+from training.parallel import Processes
 from training.preparation import PreparedData, stored_folds
 from training.score_tables import table, write_case_list, write_reports
 from training.session import open_session
@@ -35,11 +38,14 @@ def main(args: argparse.Namespace) -> int:
             run = session.train(name, data, split, out / f"fold_{fold}", start)
             if not run.finished:
                 return 0
+            checkpoint = run.checkpoint
+            if start and options.blend < 1:
+                checkpoint = part_of_the_way(start, checkpoint, options.blend, session.processes)
             cases = held_back_cases(data, split)
             held_back += cases
             rows += score_fold(
                 fold,
-                run.checkpoint,
+                checkpoint,
                 cases,
                 options.flips,
                 session.device,
@@ -51,6 +57,14 @@ def main(args: argparse.Namespace) -> int:
             write_case_list(held_back, data.datasets[0].folder, out / "cases.csv")
             print(f"\n{table(rows)}\n\nevery patient: {out / 'scores.csv'}", flush=True)
     return 0
+
+
+def part_of_the_way(start: Path, last: Path, share: float, processes: Processes) -> Path:
+    """Return the checkpoint ``blend``, beside the last one, at a share of the way from a fold's start to it."""
+    if processes.is_first:
+        write_blend(start, [last], share, last.parent, "blend")
+    processes.wait()
+    return last.with_name("blend.json")
 
 
 def folds_of(data: PreparedData, folds: int, seed: int) -> list[Split]:

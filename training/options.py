@@ -159,6 +159,15 @@ class CrossValidationOptions:
     flips: tuple[int, ...] = option(
         (1, 8), "Mirrorings averaged, one row of the table each.", choices=range(1, 9), metavar="N"
     )
+    blend: float = option(
+        1.0, "Score each network so far on the way from --init to its end, as blend makes it.", metavar="SHARE"
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.blend <= 1:
+            raise UsageError(f"--blend must be 0 to 1, got {self.blend:g}")
+        if self.blend < 1 and self.training.network.init is None:
+            raise UsageError(f"--blend {self.blend:g} wants the checkpoint that training began with; give --init")
 
 
 @dataclass(frozen=True, kw_only=True)

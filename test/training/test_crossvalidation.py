@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from algorithm.weights import load_checkpoint
 from evaluation.__main__ import main as evaluate
@@ -98,11 +99,27 @@ def test_an_earlier_cross_validation_is_gone_on_from(tree, cache_folder, tmp_pat
         before, after = (load_checkpoint(tmp_path / name / fold / "last.json") for name in ("first", "second"))
         assert after.description.provenance["initial"]["sha256"] == before.description.sha256
 
+    assert main(["crossvalidate", *second, "--init", str(tmp_path / "first"), "--blend", "0.25"]) == 0
+    for fold in ("fold_0", "fold_1"):
+        ends = (tmp_path / name / fold / "last.json" for name in ("first", "second"))
+        start, end, between = map(load_checkpoint, (*ends, tmp_path / "second" / fold / "blend.json"))
+        for key, value in between.state.items():
+            wanted = torch.lerp(start.state[key].float(), end.state[key].float(), 0.25)
+            torch.testing.assert_close(value.float(), wanted, rtol=2e-3, atol=1e-5)
+        assert between.description.sha256 in (tmp_path / "second" / fold / "scores.json").read_text("utf-8")
+
     third = options(
         tree, cache_folder, tmp_path / "third", *more, "--seed", "3", "--init", str(tmp_path / "first")
     )
     assert main(["crossvalidate", *third[1:]]) == 2
     assert "held back other patients than this run does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("share", "said"), [("1.5", "--blend must be 0 to 1, got 1.5"), ("0.5", "give --init")])
+def test_a_blend_wants_a_start_and_a_share(share, said, tree, cache_folder, tmp_path, capsys):
+    arguments = options(tree, cache_folder, tmp_path / "cv", "--blend", share)
+    assert main(["crossvalidate", *arguments[1:]]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys):
