@@ -22,7 +22,7 @@ from algorithm.description import PrecisionProof
 from algorithm.errors import UsageError
 from algorithm.weights import Checkpoint, load_checkpoint, save_checkpoint
 from training.options import BlendOptions, parsed_as
-from training.start import differences
+from training.start import ancestors, differences
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def blended(first: Checkpoint, last: Sequence[Checkpoint], share: float) -> Mapp
     ----------
     first : Checkpoint
     last : sequence of Checkpoint
-        Of the first's architecture, grid and normalisation; each was trained on from the first.
+        Of the first's architecture, grid and normalisation; each was trained on from the first, in any number of
+        stages.
     share : float
         0 is the first, 1 the mean of the last.
 
@@ -86,8 +87,7 @@ def _check_descent(first: Checkpoint, last: Checkpoint) -> None:
             f"cannot blend {first.path} with {last.path}: their {name} differ, {ours} and {theirs}; "
             "give two checkpoints of one network"
         )
-    start = last.description.provenance.get("initial") or {}
-    if start.get("sha256") != first.description.sha256:
+    if all(each.get("sha256") != first.description.sha256 for each in ancestors(last.description.provenance)):
         raise UsageError(
             f"cannot blend {first.path} with {last.path}: the second was not trained on from the first; "
             "give --last a checkpoint whose training began with --init and the one given as --first"

@@ -42,6 +42,14 @@ def differences(theirs: Description, ours: Description) -> Iterator[tuple[str, o
             yield name, getattr(theirs, name), getattr(ours, name)
 
 
+def ancestors(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield what a checkpoint's provenance says of those that its training began with, the last one first."""
+    ancestor = provenance.get("initial")
+    while ancestor:
+        yield ancestor
+        ancestor = ancestor.get("initial")
+
+
 def end_of_earlier_fold(earlier: Path, fold: int, split: Split) -> Path:
     """Return where an earlier cross-validation left a fold; UsageError if it held back other patients."""
     folder = earlier / f"fold_{fold}"
@@ -58,11 +66,8 @@ def check_never_saw(checkpoint: Path, data: Path) -> None:
 
     Those that it started from count as well.
     """
-    known: set[str] = set()
-    ancestor: Mapping[str, Any] | None = read_description(checkpoint).provenance
-    while ancestor:
-        known |= {each["name"] for each in ancestor.get("data") or ()}
-        ancestor = ancestor.get("initial")
+    provenance = read_description(checkpoint).provenance
+    known = {each["name"] for stage in (provenance, *ancestors(provenance)) for each in stage.get("data") or ()}
     if data.resolve().name in known:
         raise UsageError(
             f"the network in {checkpoint} was trained on a data set called {data.resolve().name}, on which it "

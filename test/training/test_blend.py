@@ -75,6 +75,14 @@ def test_several_last_ones_count_by_their_mean(first: Path, last: Path, tmp_path
     assert len(read_description(out / "blend.json").provenance["blend"]["last"]) == 2
 
 
+def test_stages_may_lie_between(first: Path, last: Path, tmp_path: Path) -> None:
+    start = {"name": "last", "sha256": read_description(last).sha256}
+    start |= {"initial": read_description(last).provenance["initial"]}
+    described = dataclasses.replace(DESCRIPTION, name="third", provenance={"initial": start})
+    third = written(tmp_path / "third", 2, described)
+    assert main(["blend", "--first", str(first), "--last", str(third), "--out", str(tmp_path / "blend")]) == 0
+
+
 def test_strangers_are_not_blended(first: Path, last: Path, tmp_path: Path, capsys) -> None:
     assert main(["blend", "--first", str(last), "--last", str(first), "--out", str(tmp_path / "out")]) == 2
     assert "was not trained on from the first" in capsys.readouterr().err
