@@ -50,8 +50,8 @@ MEDIAN_ML = {
     "prostate": 2.5,
     "mass": 220.0,
 }
-"""A mass is like the sarcomas of Vallieres et al. (41 contours: volume 353 ml, mean SUV 3.1, HU 33, medians; nine in
-ten between 18 and 900 ml and below 43 HU)."""
+"""A mass is like the sarcomas of Vallieres et al.: of 41 contours the medians are 353 ml, a mean SUV of 3.1 and
+33 HU; a tenth lies above 900 ml, a tenth below 18 HU."""
 
 BONE = (Tissue.CORTEX, Tissue.MARROW, Tissue.YELLOW_MARROW)
 SOFT = (Tissue.FAT, Tissue.MUSCLE, Tissue.SKIN, Tissue.VISCERAL_FAT)
