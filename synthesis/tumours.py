@@ -225,8 +225,8 @@ def _plan_sites(count: int, tracer: Tracer, phantom: Phantom, rng: np.random.Gen
 def _insert(shape: _Shape, site: str, target: float, layers: Layers, grid: Grid, rng: np.random.Generator) -> None:
     """Put one lesion into the layers, in place.
 
-    The lesion's activity is chosen so that the mean of the *blurred* SUV over its mask is ``target``, raised where
-    the background needs it for the least contrast.
+    The lesion's activity is chosen so that the mean of the *blurred* SUV over its mask is ``target``, raised to
+    the site's least and where the background needs it for the least contrast.
     """
     activity, suv, hu = layers.activity, layers.suv, layers.hu
     margin = [int(np.ceil(3.2 * layers.sigma / s)) for s in grid.spacing]
@@ -308,7 +308,7 @@ def add_lesions(
         if shape is None:
             continue
         cool = rng.uniform(0, 1.1) if site == "mass" else 0.0
-        target = float(np.clip(level * np.exp(rng.normal(0, 0.5) - cool), LEAST_SUV.get(site, 2.0), 60))
+        target = min(float(level * np.exp(rng.normal(0, 0.5) - cool)), 60.0)
         _insert(shape, site, target, layers, grid, rng)
         sites.append(site)
         mask[shape.box][shape.shown] = len(sites)

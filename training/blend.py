@@ -22,7 +22,7 @@ from algorithm.description import PrecisionProof
 from algorithm.errors import UsageError
 from algorithm.weights import Checkpoint, load_checkpoint, save_checkpoint
 from training.options import BlendOptions, parsed_as
-from training.start import ancestors, differences
+from training.start import ancestors, data_seen, differences
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,14 @@ def main(args: argparse.Namespace) -> int:
 def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out: Path, name: str) -> Path:
     """Blend checkpoints as :func:`blended` does, and return the description's path in the folder ``out``."""
     first, last = load_checkpoint(first_path), [load_checkpoint(path) for path in last_paths]
+    seen = {data["name"]: data for each in last for data in data_seen(each.description.provenance)}
     description = dataclasses.replace(
         last[0].description,
         name=name,
         precision=PrecisionProof(),
         provenance={
             **last[0].description.provenance,
+            "data": list(seen.values()),
             "blend": {
                 "share": share,
                 "first": first.description.sha256,

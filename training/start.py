@@ -50,6 +50,12 @@ def ancestors(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         ancestor = ancestor.get("initial")
 
 
+def data_seen(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the data sets that a checkpoint, or one that its training began with, was trained on."""
+    for stage in (provenance, *ancestors(provenance)):
+        yield from stage.get("data") or ()
+
+
 def end_of_earlier_fold(earlier: Path, fold: int, split: Split) -> Path:
     """Return where an earlier cross-validation left a fold; UsageError if it held back other patients."""
     folder = earlier / f"fold_{fold}"
@@ -66,8 +72,7 @@ def check_never_saw(checkpoint: Path, data: Path) -> None:
 
     Those that it started from count as well.
     """
-    provenance = read_description(checkpoint).provenance
-    known = {each["name"] for stage in (provenance, *ancestors(provenance)) for each in stage.get("data") or ()}
+    known = {each["name"] for each in data_seen(read_description(checkpoint).provenance)}
     if data.resolve().name in known:
         raise UsageError(
             f"the network in {checkpoint} was trained on a data set called {data.resolve().name}, on which it "

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from algorithm.description import Agreement, Description, Normalisation, PrecisionProof, read_description
+from algorithm.errors import UsageError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import load_checkpoint, save_checkpoint
 from training.__main__ import main
 from training.blend import blended
+from training.start import check_never_saw
 
 DESCRIPTION = Description(
     name="first",
@@ -73,6 +75,17 @@ def test_several_last_ones_count_by_their_mean(first: Path, last: Path, tmp_path
     for name, value in ours.items():
         torch.testing.assert_close(value.float(), 0.5 * a[name] + 0.25 * (b[name] + c[name]), rtol=1e-3, atol=1e-4)
     assert len(read_description(out / "blend.json").provenance["blend"]["last"]) == 2
+
+
+def test_what_any_of_the_last_ones_saw_is_said_of_the_blend(first: Path, last: Path, tmp_path: Path) -> None:
+    start = {"name": "first", "sha256": read_description(first).sha256, "data": [{"name": "early"}]}
+    provenance = {"initial": start, "data": [{"name": "studies"}]}
+    other = written(tmp_path / "other", 2, dataclasses.replace(DESCRIPTION, name="other", provenance=provenance))
+    words = ["blend", "--first", first, "--last", last, "--last", other, "--out", tmp_path / "blend"]
+    assert main([str(word) for word in words]) == 0
+    for seen in ("early", "studies"):
+        with pytest.raises(UsageError, match=f"trained on a data set called {seen}"):
+            check_never_saw(tmp_path / "blend" / "blend.json", tmp_path / seen)
 
 
 def test_stages_may_lie_between(first: Path, last: Path, tmp_path: Path) -> None:
