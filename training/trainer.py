@@ -341,12 +341,18 @@ class Trainer:
         return network.eval()
 
     def _export(self, out: Path, name: str, scores: dict[str, float] | None = None) -> Path:
-        """Write the moving average as a checkpoint that the container can use."""
+        """Write the moving average as a checkpoint that the container can use.
+
+        A run in bfloat16 rounds it to bfloat16, as autocast did in every forward pass: float32 inference then
+        computes with the same parameters as bfloat16.
+        """
         provenance: dict[str, Any] = {**self.description.provenance, "steps": self.progress.step}
         if scores:
             provenance["validation"] = scores
         if self.processes.is_first:
-            save_checkpoint(out, name, self.average, dataclasses.replace(self.description, provenance=provenance))
+            rounded = self.dtype if self.dtype is torch.bfloat16 else torch.float32
+            parameters = {key: value.to(rounded) for key, value in self.average.items()}
+            save_checkpoint(out, name, parameters, dataclasses.replace(self.description, provenance=provenance))
         self.processes.wait()
         return out / f"{name}.json"
 

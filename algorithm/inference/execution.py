@@ -160,8 +160,8 @@ def place(network: H2ASeg, device: torch.device, dtype: torch.dtype, *, everywhe
     """Return a copy of a network where and how it will compute.
 
     ``everywhere`` is for checkpoints that proved all their levels in this type
-    (:class:`algorithm.description.PrecisionProof`): on a CPU all parameters are cast, on a GPU the attention
-    follows autocast as the rest does.
+    (:class:`algorithm.description.PrecisionProof`): on a CPU all parameters are cast but those of
+    :meth:`algorithm.network.h2aseg.H2ASeg.exact_parts`, on a GPU the attention follows autocast as the rest does.
 
     For any other, on a CPU the parameters of the finest decoder level alone are cast: it moves the most bytes, and
     nothing follows that would blow its rounding up. Everything before stays in float32, because the scores of an
@@ -181,6 +181,9 @@ def place(network: H2ASeg, device: torch.device, dtype: torch.dtype, *, everywhe
         return placed.to(device)
     for part in [placed] if everywhere else placed.finest_level():
         part.to(dtype=dtype)
+    if everywhere:
+        for kept, given in zip(placed.exact_parts(), network.exact_parts(), strict=True):
+            kept.float().load_state_dict(given.state_dict())
     placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return placed
 

@@ -104,7 +104,18 @@ def upsampled_mean(x: Tensor, factor: int) -> Tensor:
     shares = along_x[:, None, None] * along_y[:, None] * along_z
     if x.is_cuda:  # shares are too small for float16
         return (x * shares).sum((2, 3, 4))
-    return shares.flatten().to(x.dtype) @ x.flatten(2).transpose(1, 2)
+    return weighted_sums(x, shares.flatten().expand(x.shape[0], 1, -1))[:, 0]
+
+
+def weighted_sums(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the sums of ``x weights`` over all voxels, (B, K, C), from (B, C, H, W, D) and (B, K, H W D).
+
+    Planes are summed by a matrix product, which returns bfloat16 for bfloat16; their sums are added in float32.
+    """
+    rows = weights.to(x.dtype).reshape(*weights.shape[:2], x.shape[2], -1).transpose(1, 2)
+    planes = x.flatten(3).permute(0, 2, 3, 1)
+    sums: Tensor = (rows @ planes).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
+    return sums
 
 
 def _share_in_upsampled(side: int, factor: int, like: Tensor) -> Tensor:
@@ -161,6 +172,11 @@ class UnbiasedConv(Conv):
         return self._convolve(x, None)
 
 
+def as_computed_by(layer: nn.Module, x: Tensor) -> Tensor:
+    """Cast features to the type of a layer's weight; not under autocast, which chooses the types by itself."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(layer.get_parameter("weight").dtype)
+
+
 class EntryBlock(nn.Module):
     """Level 1 of an encoder stream: ``conv(dropout(PReLU(IN(conv(x))))) + conv_skip(x)``.
 
@@ -177,8 +193,9 @@ class EntryBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of level 1."""
-        main: Tensor = self.conv2(self.dropout(self.act(instance_norm(self.conv1(x)))))
-        return main.add_(self.skip(x))
+        entered = as_computed_by(self.conv2, self.act(instance_norm(self.conv1(x))))
+        main: Tensor = self.conv2(self.dropout(entered))
+        return main.add_(self.skip(as_computed_by(self.skip, x)))
 
 
 class ResidualBlock(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import BidirectionalAttention, CooperativeAttention, GlobalAttention
-from algorithm.network.blocks import EntryBlock, Head, ResidualBlock, upsample
-from algorithm.network.weighting import Gains, TargetAwareWeighting, apply_gains
+from algorithm.network.blocks import EntryBlock, Head, ResidualBlock, as_computed_by, upsample
+from algorithm.network.weighting import ChannelGate, Gains, TargetAwareWeighting, apply_gains
 
 LEVELS = (1, 2, 3, 4, 5)
 DECODER_LEVELS = (4, 3, 2, 1)
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
     def forward(self, ct: Tensor, pet: Tensor) -> list[Tensor]:
         """Return ``[ct, pet]`` features of levels 1 to 5, each ``(B, 2 C, H, W, D)`` of its level."""
         features = []
-        ct, pet = (_as_computed_by(self.get_submodule("ct.0"), image) for image in (ct, pet))
+        ct, pet = (as_computed_by(self.get_submodule("ct.0.conv1"), image) for image in (ct, pet))
         for level in LEVELS:
             ct, pet = self.ct[level - 1](ct), self.pet[level - 1](pet)
             if level > 1 and self.attention:
@@ -74,9 +74,10 @@ class Decoder(nn.Module):
         predictions = [self.heads["5"](deep)]
         for level in DECODER_LEVELS:
             block = self.blocks[str(level)]
-            modalities, deep = _as_computed_by(block, features[level - 1]), _as_computed_by(block, deep)
+            entry = block.get_submodule("conv1")
+            modalities, deep = as_computed_by(entry, features[level - 1]), as_computed_by(entry, deep)
             if self.weighting:
-                tumour = _as_computed_by(block, torch.sigmoid(upsample(_log_odds(predictions[-1]), 2)))
+                tumour = as_computed_by(entry, torch.sigmoid(upsample(_log_odds(predictions[-1]), 2)))
                 level_gains = self.weighting[str(level)](modalities, deep, tumour)
                 if gains is not None:
                     gains.append(level_gains)
@@ -86,11 +87,6 @@ class Decoder(nn.Module):
             deep = block(weighted)
             predictions.append(self.heads[str(level)](deep))
         return predictions
-
-
-def _as_computed_by(block: nn.Module, x: Tensor) -> Tensor:
-    """Cast features to the type of a block's parameters; not under autocast, which chooses the types by itself."""
-    return x if torch.is_autocast_enabled(x.device.type) else x.to(block.get_parameter("conv1.weight").dtype)
 
 
 def tumour_probability(logits: Tensor) -> Tensor:
@@ -150,6 +146,16 @@ class H2ASeg(nn.Module):
     def finest_level(self) -> tuple[nn.Module, nn.Module]:
         """Return the block and the head that make the finest logits: what a CPU computes in a narrower type."""
         return self.decoder.blocks["1"], self.decoder.heads["1"]
+
+    def exact_parts(self) -> list[nn.Module]:
+        """Return what stays in float32 where all levels are in a narrower type, for next to no time.
+
+        The first convolution of each stream: the normalisation after it takes the image's mean away, and magnifies
+        what was rounded off beside that. The gates of TAMW: a gain counts for every voxel of a window, so what is
+        rounded off does not average out.
+        """
+        entries = [self.get_submodule(f"encoder.{stream}.0.conv1") for stream in ("ct", "pet")]
+        return entries + [module for module in self.modules() if isinstance(module, ChannelGate)]
 
     def attentions(self) -> dict[str, BidirectionalAttention]:
         """Return the attention modules by their names among the network's modules."""

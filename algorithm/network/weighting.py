@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from algorithm.network.blocks import upsample, upsampled_mean
+from algorithm.network.blocks import upsample, upsampled_mean, weighted_sums
 
 
 class Gains(NamedTuple):
@@ -70,15 +70,17 @@ def apply_gains(gains: Gains, modalities: Tensor, deep: Tensor, tumour: Tensor) 
     ``x ((1 - g_back) + (g_fore + g_back) p)``, and ``f (1 + g_fore - g_back)`` for the decoder; that one is the
     same for a whole channel, and is applied before upsampling, on an eighth of the voxels.
     """
-    fore, back = (gain.to(deep.dtype) for gain in gains)
+    fore, back = gains
     n = modalities.shape[1]
     modality_gain = _plus_product(1 - back[:, :n], fore[:, :n] + back[:, :n], tumour)
-    weighted_deep = upsample(deep * (1 + fore[:, n:] - back[:, n:])[:, :, None, None, None], 2)
+    deep_gain = (1 + fore[:, n:] - back[:, n:]).to(deep.dtype)
+    weighted_deep = upsample(deep * deep_gain[:, :, None, None, None], 2)
     return torch.cat([modalities * modality_gain, weighted_deep], dim=1)
 
 
 def _plus_product(constant: Tensor, slope: Tensor, x: Tensor) -> Tensor:
-    """Return ``constant + slope x``, (B, C, H, W, D), from (B, C), (B, C) and (B, 1, H, W, D)."""
+    """Return ``constant + slope x``, (B, C, H, W, D) of x's type, from (B, C), (B, C) and (B, 1, H, W, D)."""
+    constant, slope = constant.to(x.dtype), slope.to(x.dtype)
     if x.is_cuda:
         return torch.addcmul(constant[:, :, None, None, None], slope[:, :, None, None, None], x)
     # (B, 1, C) + (B, N, 1) @ (B, 1, C): channels last, as the features are
@@ -91,8 +93,7 @@ def _means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     if x.is_cuda:  # sums over a million voxels leave the range of float16
         inside = (x * weight).mean((2, 3, 4), dtype=torch.float32)
         return x.mean((2, 3, 4), dtype=torch.float32), inside
-    # (B, 2, N) @ (B, N, C): both in one reading of x
     inside = weight.flatten(2)
-    rows = torch.cat([torch.ones_like(inside), inside], dim=1) / inside.shape[2]
-    means = rows.to(x.dtype) @ x.flatten(2).transpose(1, 2)
+    both = torch.cat([torch.ones_like(inside), inside], dim=1) / inside.shape[2]
+    means = weighted_sums(x, both)  # in one reading of x
     return means[:, 0], means[:, 1]

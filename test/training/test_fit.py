@@ -164,6 +164,22 @@ def test_gradients_that_are_not_finite_change_nothing(
 
 
 @pytest.mark.numerical
+@pytest.mark.parametrize(("precision", "rounded"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_exported_are_the_parameters_that_the_forward_pass_saw(
+    tree, cache_folder, tmp_path, capsys, precision, rounded
+):
+    more = ["--steps", "2", "--precision", precision, "--split", "all"]
+    assert main(options(tree, cache_folder, tmp_path, *more)) == 0
+    exported = load_checkpoint(tmp_path / "last.json").state
+    average = state_of(tmp_path)["average"]
+    assert exported.keys() >= average.keys()
+    for name, value in average.items():
+        assert torch.equal(exported[name].float(), value.to(rounded).to(torch.float16).float()), name
+    differ = [name for name, value in average.items() if not torch.equal(value.bfloat16().float(), value.float())]
+    assert differ  # or the test could not tell the two apart
+
+
+@pytest.mark.numerical
 def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
     more = ["--steps", "5", "--batch", "4", "--dropout", "0", "--precision", "float32", "--split", "all"]
     together = in_two_processes(options(tree, cache_folder, tmp_path / "two", *more))

@@ -152,6 +152,24 @@ def test_a_narrower_type_is_for_the_finest_level_alone() -> None:
     assert narrow
 
 
+def test_in_all_levels_what_counts_for_a_whole_window_stays_as_it_was_given() -> None:
+    given = random_network()
+    placed = place(given, torch.device("cpu"), torch.bfloat16, everywhere=True)
+
+    exact = {name for name, value in placed.named_parameters() if value.dtype == torch.float32}
+
+    assert exact == {
+        name
+        for name, _ in placed.named_parameters()
+        if re.match(r"encoder\.(ct|pet)\.0\.conv1\.|decoder\.weighting\.\d\.(fore|back)\.", name)
+    }
+    assert exact
+    parameters = dict(given.named_parameters())
+    for name, value in placed.named_parameters():
+        rounded = parameters[name] if name in exact else parameters[name].bfloat16()
+        assert torch.equal(value, rounded)
+
+
 def test_the_network_given_is_not_changed() -> None:
     network = random_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from algorithm.inference.execution import place
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
-from algorithm.network.blocks import Conv, UnbiasedConv, instance_norm
+from algorithm.network.blocks import Conv, UnbiasedConv, instance_norm, weighted_sums
 from test.support.checkpoints import (
     random_network,
 )
@@ -122,3 +122,19 @@ def test_instance_norm_of_nearly_constant_channels(spread: float) -> None:
     with torch.inference_mode():
         ours = instance_norm(x)
     torch.testing.assert_close(ours, ((x - mean) / (variance + 1e-5).sqrt()).float(), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_sums_of_bfloat16_are_added_in_float32(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(SEED)
+    x = (1 + 0.1 * torch.randn(2, 16, 32, 16, 8, generator=generator)).bfloat16().contiguous(memory_format=layout)
+    weights = torch.full((2, 1, 32 * 16 * 8), 2.0**-12)  # a mean, exact in bfloat16
+    exact = x.double().mean((2, 3, 4))
+
+    sums = weighted_sums(x, weights)[:, 0]
+
+    assert sums.dtype == torch.float32
+    torch.testing.assert_close(sums.double(), exact, rtol=1e-3, atol=0)
+    in_one_go = (weights.bfloat16() @ x.flatten(2).transpose(1, 2))[:, 0]
+    assert (sums - exact).abs().mean() < 0.5 * (in_one_go - exact).abs().mean()
+    torch.testing.assert_close(weighted_sums(x.double(), weights)[:, 0], exact)
