@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from algorithm.weights import load_checkpoint
+from test.support.processor import BFLOAT16_HERE
 from test.support.training_runs import (
     PATCH,
     assert_identical,
@@ -164,7 +165,10 @@ def test_gradients_that_are_not_finite_change_nothing(
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize(("precision", "rounded"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+@pytest.mark.parametrize(
+    ("precision", "rounded"),
+    [pytest.param("bfloat16", torch.bfloat16, marks=BFLOAT16_HERE), ("float32", torch.float32)],
+)
 def test_exported_are_the_parameters_that_the_forward_pass_saw(
     tree, cache_folder, tmp_path, capsys, precision, rounded
 ):

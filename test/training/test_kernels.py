@@ -22,6 +22,7 @@ from test.support.broken_machine import (
     a_tenth_too_long,
     not_a_number,
 )
+from test.support.processor import BFLOAT16_HERE
 from test.support.trees import write_tree
 from training.__main__ import main
 from training.kernels import KernelError, Kernels, proof, proven_kernels
@@ -186,7 +187,7 @@ def test_this_machine_s_smallest_features(sides: tuple[int, int, int], stride: i
         assert error < 0.02
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no training is bfloat16 on this CPU")
+@BFLOAT16_HERE
 def test_all_convolutions_of_a_run_are_tried_before_its_first_step() -> None:
     architecture, patch = replace(SMALL, dropout=0.5), (48, 32, 32)
     kernels = prove(architecture, patch, 2, torch.bfloat16, CPU).kernels

@@ -15,15 +15,12 @@ from test.support.checkpoints import (
     random_network,
 )
 from test.support.plain_network import reference_inputs
+from test.support.processor import BFLOAT16_HERE
 
 pytestmark = pytest.mark.numerical
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
-BFLOAT16_HERE = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    reason="neither training nor inference is bfloat16 on this CPU",
-)
 
 
 def test_windows_hold_neighbours_and_come_back() -> None:

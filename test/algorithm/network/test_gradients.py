@@ -13,6 +13,7 @@ from test.support.checkpoints import (
     released_state,
 )
 from test.support.plain_network import PlainH2ASeg, reference_inputs
+from test.support.processor import BFLOAT16_HERE
 from training.kernels import Kernels
 from training.losses import DeepSupervisionLoss
 
@@ -20,10 +21,6 @@ pytestmark = pytest.mark.numerical
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
-BFLOAT16_HERE = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    reason="neither training nor inference is bfloat16 on this CPU",
-)
 
 
 def double_inputs(batch: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,6 @@ pytestmark = pytest.mark.numerical
 
 SLIM = Architecture(channels=(2, 4, 8, 16, 32))  # the published window
 SEED = 7
-BFLOAT16_HERE = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    reason="neither training nor inference is bfloat16 on this CPU",
-)
 
 
 def double_inputs(batch: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
