@@ -329,29 +329,29 @@ class Trainer:
         return mean, line
 
     def validate(self) -> list[Scores]:
-        """Score the moving average on the whole volumes of the validation cases."""
+        """Score the averaged network on the whole volumes of the validation cases."""
         network = self.averaged_network()
         own = self.processes.own(self.validation)
         return self.processes.gather(validate(network, own, self.description, self.device, self.recipe.precision))
 
     def averaged_network(self) -> H2ASeg:
-        """Return the network with the moving average of its parameters, in eval mode, on the CPU."""
-        network = H2ASeg(self.description.architecture)
-        network.load_state_dict(self.average)
-        return network.eval()
-
-    def _export(self, out: Path, name: str, scores: dict[str, float] | None = None) -> Path:
-        """Write the moving average as a checkpoint that the container can use.
+        """Return the network with the moving average of its parameters, in eval mode, on the CPU.
 
         A run in bfloat16 rounds it to bfloat16, as autocast did in every forward pass: float32 inference then
         computes with the same parameters as bfloat16.
         """
+        rounded = self.dtype if self.dtype is torch.bfloat16 else torch.float32
+        network = H2ASeg(self.description.architecture)
+        network.load_state_dict({name: value.to(rounded) for name, value in self.average.items()})
+        return network.eval()
+
+    def _export(self, out: Path, name: str, scores: dict[str, float] | None = None) -> Path:
+        """Write the averaged network as a checkpoint that the container can use."""
         provenance: dict[str, Any] = {**self.description.provenance, "steps": self.progress.step}
         if scores:
             provenance["validation"] = scores
         if self.processes.is_first:
-            rounded = self.dtype if self.dtype is torch.bfloat16 else torch.float32
-            parameters = {key: value.to(rounded) for key, value in self.average.items()}
+            parameters = self.averaged_network().state_dict()
             save_checkpoint(out, name, parameters, dataclasses.replace(self.description, provenance=provenance))
         self.processes.wait()
         return out / f"{name}.json"

@@ -63,7 +63,8 @@ def test_inference_does_what_the_description_allows(description, tmp_path, proof
     path = save_checkpoint(tmp_path, "net", random_network(description.architecture).state_dict(), described)
     (placed,) = Segmenter([load_checkpoint(path)], "cpu", "bfloat16").predictor._placed
     low = {name for name, value in placed.named_parameters() if value.dtype == torch.bfloat16}
-    everywhere = any(name.startswith("encoder.") for name in low)
+    exact = {id(value) for part in placed.exact_parts() for value in part.parameters()}
+    everywhere = low == {name for name, value in placed.named_parameters() if id(value) not in exact}
     assert everywhere == proof.allows("bfloat16")
     assert low  # the finest level always
 
