@@ -206,8 +206,9 @@ def _held(temporary: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         while True:
-            temporary.touch()
-            stream = stack.enter_context(temporary.open("r+b"))
+            stream = stack.enter_context(
+                temporary.open("ab")
+            )  # in one step: another process may sweep at any time
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(stream, fcntl.LOCK_EX)
             if os.fstat(stream.fileno()).st_nlink:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -91,6 +93,30 @@ class TestLitter:
             "a.txt": "first",
             "b.txt": "second",
         }
+
+    def test_that_is_swept_before_it_is_held_is_made_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        really_open, really_lock, swept = Path.open, fcntl.flock, []
+
+        def open_after_a_sweep(path: Path, *how: Any, **more: Any) -> Any:
+            path.unlink(missing_ok=True)
+            return really_open(path, *how, **more)
+
+        def lock_after_a_sweep(stream: IO[bytes], how: int) -> None:
+            if not swept:
+                swept.append(stream.name)
+                Path(stream.name).unlink()
+            really_lock(stream, how)
+
+        monkeypatch.setattr(Path, "open", open_after_a_sweep)
+        monkeypatch.setattr(fcntl, "flock", lock_after_a_sweep)
+        with written_whole(tmp_path / "a.txt") as temporary:
+            monkeypatch.undo()
+            temporary.write_text("whole")
+
+        assert swept == [str(temporary)]
+        assert names(tmp_path) == {"a.txt"}
 
     def test_of_a_process_that_sigkill_ended(self, tmp_path: Path) -> None:
         code = (

@@ -61,12 +61,13 @@ def normalisations(checkpoint: Path) -> dict[str, str]:
 def in_two_processes(arguments: list[str]) -> str:
     """Run ``python -m training`` with these arguments by torchrun; return what it printed."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
+    done = subprocess.run(
         [*launcher, "-m", "training", *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        check=True,
         timeout=120,
-    ).stdout
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
