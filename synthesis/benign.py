@@ -45,8 +45,8 @@ def _joints(phantom: Phantom, rng: np.random.Generator) -> list[Ball]:
     ]
     balls: list[Ball] = []
     for centre, apart, radius in places:
-        if rng.random() < 0.25:
-            pair = _both_sides(centre, apart, radius * rng.uniform(0.6, 1.1), rng.uniform(1.2, 3.5))
+        if rng.random() < 0.35:
+            pair = _both_sides(centre, apart, radius * rng.uniform(0.6, 1.1), rng.uniform(1.2, 5.0))
             balls += pair if rng.random() < 0.7 else [pair[rng.integers(2)]]
     return balls
 

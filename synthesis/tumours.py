@@ -28,7 +28,7 @@ LARGEST_LESION_ML = 1500.0
 ANATOMICAL = 0.7
 """Share of the masses whose mask is the whole mass, however large its cold centre, as contours of sarcomas are."""
 
-MASS = 0.4
+MASS = 0.2
 """Share of the FDG bodies with lesions that have a large mass, where the body has room for one."""
 
 CLUSTERED = 0.25
