@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from algorithm import __version__
 from algorithm.clinic.page import PageInput, write_page
 from algorithm.dicom.segmentation import highdicom_module, write_segmentation
 from algorithm.dicom.study import Patient
-from algorithm.errors import UsageError
+from algorithm.errors import GeometryError, InvalidImageError, UsageError
 from algorithm.files import is_folder
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
@@ -36,6 +37,8 @@ from algorithm.outputs import (
 )
 from algorithm.picture import write_picture
 from algorithm.report import RunReport, write_report
+
+_log = logging.getLogger(__name__)
 
 SEGMENTATION_NAME = "tumour.seg.dcm"
 PICTURE_NAME = "picture.png"
@@ -72,6 +75,8 @@ class Wanted:
     ----------
     segmentation : bool or None
         A DICOM SEG; None: where the PET is DICOM, unless ``anonymous``.
+    insists : bool
+        The DICOM SEG was asked for: where none can be written, writing fails. Else the report says why.
     page : bool or None
         The page; None: where jinja2 is installed.
     viewer : bool
@@ -83,6 +88,7 @@ class Wanted:
     """
 
     segmentation: bool | None = None
+    insists: bool = False
     page: bool | None = None
     viewer: bool = True
     anonymous: bool = False
@@ -110,7 +116,7 @@ class Wanted:
             highdicom_module()
         if page is None:
             page = importlib.util.find_spec("jinja2") is not None
-        return dataclasses.replace(self, segmentation=segmentation, page=page)
+        return dataclasses.replace(self, segmentation=segmentation, insists=bool(self.segmentation), page=page)
 
 
 def remove_results(folder: Path, inputs: Sequence[Path], extra: Sequence[Path] = ()) -> None:
@@ -166,10 +172,16 @@ def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Pat
     report = result.report
     if wanted.segmentation:
         path = folder / SEGMENTATION_NAME
-        if _write_segmentation(path, result):
-            written["DICOM SEG"] = path
-        else:
-            report = _with_note(report, "no lesion was found, and DICOM has no segmentation without one")
+        try:
+            if _write_segmentation(path, result):
+                written["DICOM SEG"] = path
+            else:
+                report = _with_note(report, "no lesion was found, and DICOM has no segmentation without one")
+        except (GeometryError, InvalidImageError) as error:
+            if wanted.insists:
+                raise
+            _log.warning("no DICOM SEG is written: %s", error)
+            report = _with_note(report, f"no DICOM SEG was written: {error}")
     written["picture"] = wanted.picture or folder / PICTURE_NAME
     write_picture(written["picture"], pair.pet, result.mask)
     if wanted.anonymous:

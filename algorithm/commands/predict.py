@@ -89,7 +89,14 @@ def _one(args: argparse.Namespace) -> int:
 
 def wanted_of(args: argparse.Namespace) -> Wanted:
     """Return which results the options ask for."""
-    return Wanted(args.dicom_seg, args.html, args.viewer, args.anonymous, args.report, args.picture)
+    return Wanted(
+        args.dicom_seg,
+        page=args.html,
+        viewer=args.viewer,
+        anonymous=args.anonymous,
+        report=args.report,
+        picture=args.picture,
+    )
 
 
 def _in_time(wanted: Wanted, time_limit_s: float | None) -> Wanted:

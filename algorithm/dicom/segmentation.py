@@ -31,6 +31,8 @@ _EMPTY_IF_MISSING = (  # type 2 in PS3.3: must be there and may be empty; anonym
     "AccessionNumber",
 )
 
+_CHARACTERS = "ISO_IR 192"  # UTF-8 holds whatever the PET's own character sets do
+
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "Rows")
 _NEEDED_PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
@@ -136,24 +138,31 @@ def _segmentation(
         instances = [instances[each] for each in order]
         _complete_thickness(instances)
     source = instances[0]
-    return hd.seg.Segmentation(
-        source_images=instances,
-        pixel_array=frames,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_segments(hd, int(labels.max()), software_version, weights),
-        plane_positions=[hd.PlanePositionSequence("PATIENT", slices[each].position) for each in order],
-        series_instance_uid=hd.UID(),
-        series_number=min(int(source.get("SeriesNumber") or 0), 10_000_000) * 100 + 1,
-        series_description=series_description,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="h2aseg-container",
-        manufacturer_model_name="H2ASeg",
-        device_serial_number=weights[0].sha256[:16] if weights else "none",
-        software_versions=software_version,
-        content_label="LESIONS",
-        content_description="Tumour lesions found by software for research, not for diagnosis",
-    )
+    try:
+        return hd.seg.Segmentation(
+            source_images=instances,
+            pixel_array=frames,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_segments(hd, int(labels.max()), software_version, weights),
+            plane_positions=[hd.PlanePositionSequence("PATIENT", slices[each].position) for each in order],
+            series_instance_uid=hd.UID(),
+            series_number=min(max(int(source.get("SeriesNumber") or 0), 0), 10_000_000) * 100 + 1,
+            series_description=series_description,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="h2aseg-container",
+            manufacturer_model_name="H2ASeg",
+            device_serial_number=weights[0].sha256[:16] if weights else "none",
+            software_versions=software_version,
+            content_label="LESIONS",
+            content_description="Tumour lesions found by software for research, not for diagnosis",
+            specific_character_set=_CHARACTERS,
+        )
+    except (AttributeError, TypeError, ValueError) as error:  # highdicom is strict about what it takes over
+        raise InvalidImageError(
+            f"the headers of the PET beside {pet_files[0]} have what no segmentation may have: {error}; give the "
+            "files as the scanner sent them, or do without the DICOM SEG"
+        ) from error
 
 
 def highdicom_module() -> Any:
@@ -223,7 +232,20 @@ def _header(path: Path) -> Any:
             setattr(header, keyword, None)
     if header.PatientSex not in ("M", "F", "O"):  # the enumerated values of (0010,0040); others would be refused
         header.PatientSex = None
+    dates = pydicom.valuerep.DA, pydicom.valuerep.DA, pydicom.valuerep.TM
+    for keyword, kind in zip(("PatientBirthDate", "StudyDate", "StudyTime"), dates, strict=True):
+        if not _is_valid(kind, header[keyword].value):
+            setattr(header, keyword, None)
     return header
+
+
+def _is_valid(kind: Any, value: Any) -> bool:
+    """Tell whether a value is a date or a time as DICOM writes them; 00000000 or XXXXXXXX is none."""
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _complete_thickness(instances: Sequence[Any]) -> None:
@@ -237,8 +259,14 @@ def _complete_thickness(instances: Sequence[Any]) -> None:
 
 def _slices(instances: Sequence[Any]) -> list[_Slice]:
     """Return the slices of a series: one per single-frame instance, or one per frame of the only instance."""
-    if len(instances) == 1 and "PerFrameFunctionalGroupsSequence" in instances[0]:
+    multi_frame = ["PerFrameFunctionalGroupsSequence" in each for each in instances]
+    if multi_frame == [True]:
         return list(_frames_of(instances[0]))
+    if any(multi_frame):
+        raise InvalidImageError(
+            f"the PET's frames lie in {len(instances)} multi-frame files, and a segmentation refers to one; join "
+            "them, or do without the DICOM SEG"
+        )
     return [
         _Slice(
             tuple(each.ImagePositionPatient),

@@ -155,6 +155,26 @@ class TestStudy:
         assert names_in(out) == set(NAMES) - {"tumour.seg.dcm"}
 
 
+class TestASegmentationThatCannotBe:
+    """A PET without a frame of reference can be segmented, but nothing can refer to it."""
+
+    @pytest.fixture
+    def adrift(self, tmp_path: Path) -> Path:
+        return write_study(tmp_path / "adrift", pet_edit=edit_all(FrameOfReferenceUID=None))
+
+    def test_is_told_in_the_report_where_none_was_asked_for(self, predict, adrift: Path, tmp_path: Path) -> None:
+        assert predict(adrift, tmp_path / "out", *NO_PAGE) == 0
+
+        assert names_in(tmp_path / "out") == {"tumour.nii.gz", "picture.png", "report.json"}
+        notes = json.loads((tmp_path / "out" / "report.json").read_text())["notes"]
+        assert any(note.startswith("no DICOM SEG was written: ") for note in notes)
+
+    def test_is_a_mistake_where_one_was(self, predict, adrift: Path, tmp_path: Path, capsys) -> None:
+        assert predict(adrift, tmp_path / "out", "--dicom-seg", *NO_PAGE) == 2
+
+        assert "FrameOfReferenceUID" in capsys.readouterr().err
+
+
 class TestEarlierResults:
     def test_go_when_a_case_fails(self, predict, study: Path, tmp_path: Path) -> None:
         assert predict(study, tmp_path / "out", *NO_PAGE) == 0

@@ -236,6 +236,74 @@ def test_what_an_anonymiser_took_away_is_empty(tmp_path: Path, missing: str) -> 
     np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", grid, files), labels)
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "kept"),
+    [
+        ("SpecificCharacterSet", ["", "ISO 2022 IR 87"], "ISO_IR 192"),
+        ("SpecificCharacterSet", "", "ISO_IR 192"),
+        ("SpecificCharacterSet", "ISO_IR 6", "ISO_IR 192"),
+        ("PatientBirthDate", "00000000", ""),
+        ("PatientBirthDate", "1950", ""),
+        ("StudyDate", "XXXXXXXX", ""),
+        ("StudyTime", "240000", ""),
+        ("PatientBirthDate", "19500131", "19500131"),
+        ("SeriesNumber", -5, "1"),
+    ],
+)
+def test_headers_as_hospitals_have_them(tmp_path: Path, keyword: str, value: object, kept: str) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    files = write_series(tmp_path, grid)
+    for path in files:
+        instance = pydicom.dcmread(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            setattr(instance, keyword, value)
+            instance.save_as(path)
+    labels, _ = number_lesions(some_mask())
+
+    write(tmp_path / "seg.dcm", labels, grid, files)
+
+    assert str(pydicom.dcmread(tmp_path / "seg.dcm").get(keyword) or "") == kept
+    np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", grid, files), labels)
+
+
+def test_a_name_in_kanji_stays_as_it_is(tmp_path: Path) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    files = write_series(tmp_path, grid)
+    name = "Yamada^Tarou=山田^太郎"
+    for path in files:
+        instance = pydicom.dcmread(path)
+        instance.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+        instance.PatientName = name
+        instance.save_as(path)
+
+    write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
+
+    assert str(pydicom.dcmread(tmp_path / "seg.dcm").PatientName) == name
+
+
+def test_what_highdicom_refuses_is_one_sentence(tmp_path: Path) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    files = write_series(tmp_path, grid)
+    instance = pydicom.dcmread(files[3])
+    instance.FrameOfReferenceUID = "1.2.3"
+    instance.save_as(files[3])
+
+    with pytest.raises(InvalidImageError, match=r"have what no segmentation may have: .*; give the files"):
+        write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
+
+
+def test_several_multi_frame_files_are_refused(tmp_path: Path) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    halves = [
+        write_enhanced(tmp_path / f"{name}.dcm", grid, order)
+        for name, order in (("a", [0, 1, 2]), ("b", [3, 4, 5, 6]))
+    ]
+
+    with pytest.raises(InvalidImageError, match="lie in 2 multi-frame files"):
+        write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, halves)
+
+
 def test_without_a_lesion_nothing_is_written(tmp_path: Path) -> None:
     grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
     files = write_series(tmp_path, grid)
