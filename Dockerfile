@@ -34,6 +34,10 @@ RUN python -m compileall -q algorithm
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
+# The edition, where grand-challenge's sockets do not tell: a first call of AutoPET V has no clicks. Empty: they do.
+ARG EDITION=
+ENV H2ASEG_EDITION=${EDITION}
+
 # What exactly this image is. Last, because the values change with every build.
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -4,8 +4,8 @@
 #   ./build.sh         h2aseg:<version>, the algorithm with its weights
 #   ./build.sh eval    h2aseg-eval:<version>, the evaluation
 #
-# In the environment, BASE_IMAGE replaces the base image that the Dockerfile names, and API_METHOD=exec labels the image
-# for a run per case in place of the invoke API.
+# In the environment, BASE_IMAGE replaces the base image that the Dockerfile names, API_METHOD=exec labels the image for a
+# run per case in place of the invoke API, and EDITION=V (or I to IV) fixes the AutoPET edition whose sockets it writes.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/common.sh
@@ -15,6 +15,10 @@ api_method=${API_METHOD:-invoke}
 case "$api_method" in
     invoke | exec) ;;
     *) fail "API_METHOD must be invoke or exec, got '$api_method'" 2 ;;
+esac
+case "${EDITION:-}" in
+    '' | I | II | III | IV | V) ;;
+    *) fail "EDITION must be I, II, III, IV or V, got '$EDITION'" 2 ;;
 esac
 version=$(version)
 revision=$(git -C "$ROOT" describe --always --dirty 2> /dev/null || echo unknown)
@@ -27,9 +31,13 @@ arguments=(
 
 case "$#:${1:-}" in
     0:)
-        check_weights
+        check_weights "$WEIGHTS_JSON"
+        others=$(find "$ROOT/weights" -maxdepth 1 -name '*.safetensors' ! -name "${WEIGHTS##*/}" -exec basename {} ';')
+        [ -z "$others" ] || fail "weights/ holds ${others//$'\n'/, } beside ${WEIGHTS##*/}, and the image would average \
+them; move all but one elsewhere, or upload an ensemble by \`./export.sh model CHECKPOINT.json...\`."
         image=h2aseg:$version
         arguments+=(--file "$ROOT/Dockerfile" --build-arg "WEIGHTS_SHA256=$(sha256_of "$WEIGHTS")")
+        arguments+=(--build-arg "EDITION=${EDITION:-}")
         ;;
     1:eval)
         image=h2aseg-eval:$version

@@ -3,8 +3,9 @@
 #
 #   ./export.sh          h2aseg-<version>.tar.gz: the algorithm's image, and h2aseg-<version>.cdx.json: all packages in it
 #   ./export.sh eval     h2aseg-eval-<version>.tar.gz: the evaluation's image, and likewise
-#   ./export.sh model    model.tar.gz: the weights alone; grand-challenge unpacks it at /opt/ml/model, where they
-#                        come before those in the image
+#   ./export.sh model [CHECKPOINT.json...]
+#                        model.tar.gz: weights alone, those in weights/ or the ones named; grand-challenge unpacks it
+#                        at /opt/ml/model, where they come before those in the image. Several are averaged
 #   ./export.sh handover [INPUT [OUT_FOLDER]]
 #                        h2aseg-<version>-handover: masks, metrics, weights, hashes and all else that it takes to
 #                        repeat the inference and check it. INPUT is a case list (CSV), a folder of AutoPET studies
@@ -50,7 +51,7 @@ pack_image() { # pack_image NAME: NAME:version and what it holds
 hand_over() { # hand_over INPUT OUT_FOLDER
     local input=$1 out=$2 inputs=$1 image=()
     [ -d "$input" ] || inputs=$(dirname "$input")
-    check_weights
+    check_weights "$WEIGHTS_JSON"
     ensure_environment requirements.txt
     if engine_answers; then
         "$ROOT/build.sh"
@@ -63,6 +64,21 @@ hand_over() { # hand_over INPUT OUT_FOLDER
     echo "To repeat and check it: python -m evaluation verify $out --input $inputs"
 }
 
+pack_model() { # pack_model CHECKPOINT.json...: each with the weights that it describes
+    local json files=() twice
+    twice=$(basename -a "$@" | sort | uniq -d)
+    [ -z "$twice" ] || fail "several checkpoints are called $twice; copy them under different names." 2
+    for json in "$@"; do
+        json=$(from_caller "$json")
+        check_weights "$json"
+        files+=(--directory "$(dirname "$json")" "$(basename "$json")" "$(basename "${json%.json}").safetensors")
+    done
+    # --mode: the container's user is not the one who unpacks, and must be able to read.
+    # --mtime, --owner, --group: nothing of this machine, so that the same weights give the same archive.
+    keep model.tar.gz compressed tar --create --mode a=r,u+w --mtime @0 --owner 0 --group 0 --numeric-owner "${files[@]}"
+    echo "It holds $(printf '%s ' "$@")"
+}
+
 version=$(version)
 case "$#:${1:-}" in
     0:)
@@ -73,17 +89,13 @@ case "$#:${1:-}" in
         "$ROOT/build.sh" eval
         pack_image h2aseg-eval
         ;;
-    1:model)
-        check_weights
-        # --mode: the container's user is not the one who unpacks, and must be able to read.
-        # --mtime, --owner, --group: nothing of this machine, so that the same weights give the same archive.
-        keep model.tar.gz compressed tar --create --directory "$ROOT/weights" \
-            --mode a=r,u+w --mtime @0 --owner 0 --group 0 --numeric-owner \
-            "${WEIGHTS_JSON##*/}" "${WEIGHTS##*/}"
+    *:model)
+        shift
+        pack_model "${@:-$WEIGHTS_JSON}"
         ;;
     [123]:handover)
         hand_over "$(from_caller "${2:-$ROOT/test/cases.csv}")" \
             "$(from_caller "${3:-$ROOT/h2aseg-$version-handover}")"
         ;;
-    *) fail "usage: export.sh, export.sh eval, export.sh model, or export.sh handover [INPUT [OUT_FOLDER]]" 2 ;;
+    *) fail "usage: export.sh, export.sh eval, export.sh model [CHECKPOINT.json...], or export.sh handover [INPUT [OUT_FOLDER]]" 2 ;;
 esac

@@ -128,7 +128,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     imported.add_argument(
         "--description", type=Path, required=True, metavar="FILE", help="JSON that describes the checkpoint."
     )
-    imported.add_argument("--out", type=Path, default=Path("weights"), metavar="DIR", help="Folder to write to.")
+    imported.add_argument(
+        "--out", type=Path, default=Path("my_weights"), metavar="DIR", help="Folder to write to."
+    )
     imported.add_argument("--force", action="store_true", help="Replace a checkpoint of the same name.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from pathlib import Path
 from algorithm import __version__
 from algorithm.clinic.page import PageInput, write_page
 from algorithm.dicom.segmentation import highdicom_module, write_segmentation
+from algorithm.dicom.series import FILE_FOLLOWS
 from algorithm.dicom.study import Patient
 from algorithm.errors import GeometryError, InvalidImageError, UsageError
 from algorithm.files import is_folder
@@ -248,7 +250,8 @@ def _with_note(report: RunReport, note: str) -> RunReport:
 
 def _without_files(report: RunReport) -> RunReport:
     """Return the report without the inputs' names, which often are a patient's."""
-    notes = report.notes
+    notes = [note.partition(FILE_FOLLOWS)[0] for note in report.notes]
     for name, stand_in in ((report.pet, "PET"), (report.ct, "CT")):
-        notes = tuple(note.replace(name, stand_in) for note in notes)
-    return dataclasses.replace(report, ct="", pet="", notes=notes)
+        whole = re.compile(rf"(?<![\w./]){re.escape(name)}(?![\w.])")
+        notes = [whole.sub(stand_in, note) for note in notes]
+    return dataclasses.replace(report, ct="", pet="", notes=tuple(notes))

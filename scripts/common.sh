@@ -32,17 +32,17 @@ sha256_of() { # sha256_of FILE: prints its hash (macOS has shasum only)
     if command -v sha256sum > /dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
-check_weights() { # fails unless the weights are there, whole, and those that their description speaks of
-    local file actual
-    for file in "$WEIGHTS" "$WEIGHTS_JSON"; do
+check_weights() { # check_weights CHECKPOINT.json: fails unless it and its weights are there, whole, and fit together
+    local json=$1 weights=${1%.json}.safetensors file actual
+    for file in "$weights" "$json"; do
         [ -s "$file" ] || fail "$file is missing or empty; clone the repository again, or put your checkpoint there."
     done
-    if head -c 64 "$WEIGHTS" | grep -qa '^version https://git-lfs'; then
-        fail "$WEIGHTS is a Git-LFS pointer, not the weights; run \`git lfs pull\`."
+    if head -c 64 "$weights" | grep -qa '^version https://git-lfs'; then
+        fail "$weights is a Git-LFS pointer, not the weights; run \`git lfs pull\`."
     fi
-    actual=$(sha256_of "$WEIGHTS")
-    grep -Eq "\"sha256\": *\"$actual\"" "$WEIGHTS_JSON" ||
-        fail "$WEIGHTS has sha256 $actual, which is not the one in $WEIGHTS_JSON; fetch both files again."
+    actual=$(sha256_of "$weights")
+    grep -Eq "\"sha256\": *\"$actual\"" "$json" ||
+        fail "$weights has sha256 $actual, which is not the one in $json; fetch both files again."
 }
 
 find_python() { # prints the command of a Python that the pinned packages support; H2ASEG_PYTHON goes first

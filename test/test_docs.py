@@ -65,7 +65,11 @@ def test_submit(line: str, workspace: Path, tmp_path: Path) -> None:
     settings = dict(word.split("=") for word in itertools.takewhile(lambda word: "=" in word, words))
     program, *options = words[len(settings) :]
     if program in _SCRIPTS:
-        result = Project(tmp_path).run(program, *options, **settings)
+        project = Project(tmp_path)
+        for kind in (".json", ".safetensors"):
+            (project.caller / "my_weights").mkdir(exist_ok=True)
+            shutil.copy(project.weights.with_suffix(kind), project.caller / "my_weights" / f"FILE{kind}")
+        result = project.run(program, *options, **settings)
         assert result.returncode == 0, result.stderr
     else:
         assert program == ".venv/bin/python", f"{line} is no command that this test knows"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,28 +15,23 @@ _PET, _CT = "PT", "CT"
 
 @dataclass
 class _Study:
-    """Where the files of one StudyInstanceUID (0020,000D) lie, and of which modality some of them are."""
+    """Where the files of one StudyInstanceUID (0020,000D) lie, and of which modality those looked at are."""
 
     folders: list[Path] = field(default_factory=list)
     modalities: set[str] = field(default_factory=set)
-    mixed: bool = False
 
     @property
     def folder(self) -> Path:
         """The lowest folder with all of them."""
         return Path(os.path.commonpath(self.folders))
 
-    @property
-    def may_have_pet(self) -> bool:
-        """Whether a PET was seen, or could lie unseen in a folder of several series."""
-        return self.mixed or _PET in self.modalities
-
 
 def find_studies(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the folders of the studies below a folder, and whether there may be a PET in it; in sorted order.
+    """Yield the folders of the studies below a folder, and whether there is a PET in it; in sorted order.
 
-    Of each folder three files are looked at: archives export one folder per series. What is neither CT nor PET
-    does not count: a DICOM SEG may lie among the results. The sockets of a grand-challenge job are left to the
+    Of each folder three files are looked at, since archives export one folder per series. Only where a study's PET
+    is not among them is every file of its folders: it may lie between the slices of its CT. What is neither CT nor
+    PET does not count: a DICOM SEG may lie among the results. The sockets of a grand-challenge job are left to the
     layout of jobs.
     """
     studies: dict[str, _Study] = {}
@@ -46,25 +41,26 @@ def find_studies(folder: Path) -> Iterator[tuple[Path, bool]]:
         if here.parts[-2:] in (CT_FOLDER.parts, PET_FOLDER.parts):
             folders.clear()
             continue
-        for series, modality, study_uid in _seen(here, sorted(names)):
-            study = studies.setdefault(study_uid, _Study())
-            study.mixed |= bool(series)
-            study.modalities.add(modality)
-            if here not in study.folders:
-                study.folders.append(here)
+        names.sort()
+        looked_at = sorted({0, len(names) // 2, len(names) - 1} & set(range(len(names))))
+        _note(studies, here, (names[at] for at in looked_at))
+    without = [study for study in studies.values() if _PET not in study.modalities]
+    for here in dict.fromkeys(place for study in without for place in study.folders):
+        _note(studies, here, (path.name for path in sorted(here.iterdir())))
     for study in sorted(studies.values(), key=lambda one: one.folder):
-        yield study.folder, study.may_have_pet
+        yield study.folder, _PET in study.modalities
 
 
-def _seen(folder: Path, names: list[str]) -> list[tuple[bool, str, str]]:
-    """Return, of three files, whether they are of several series, their modality and StudyInstanceUID."""
-    headers = []
-    for at in sorted({0, len(names) // 2, len(names) - 1} & set(range(len(names)))):
+def _note(studies: dict[str, _Study], folder: Path, names: Iterable[str]) -> None:
+    """Add what files are CT or PET, and of which study, to what is known of the studies."""
+    for name in names:
         try:
-            header = read_header(folder / names[at])
+            header = read_header(folder / name)
         except (OSError, ValueError):
             continue
-        if header is not None and text(header, "Modality").upper() in (_PET, _CT):
-            headers.append(header)
-    mixed = len({text(each, "SeriesInstanceUID") for each in headers}) > 1
-    return [(mixed, text(each, "Modality").upper(), text(each, "StudyInstanceUID")) for each in headers]
+        modality = text(header, "Modality").upper() if header is not None else ""
+        if header is not None and modality in (_PET, _CT):
+            study = studies.setdefault(text(header, "StudyInstanceUID"), _Study())
+            study.modalities.add(modality)
+            if folder not in study.folders:
+                study.folders.append(folder)

@@ -35,6 +35,9 @@ _PROJECTION_WORDS = {
     "RENDERING",
 }
 _PROJECTION_NAME = re.compile(r"(?<![a-z])(mip|maximum intensity|reprojection)(?![a-z])", re.IGNORECASE)
+FILE_FOLLOWS = ", the first being "
+"""In a note: what comes after it is a file's name, which a report without names leaves out."""
+
 _ORIENTATION_TOLERANCE = 2e-3  # per cosine: 0.1 degrees, or half a voxel over 250 voxels
 _AXIAL_COSINE = 0.8
 _PROGRESS_FILES = 1000
@@ -266,7 +269,7 @@ def _identity(header: Header, kind: str) -> tuple[object, ...]:
 
 def _close(a: object, b: tuple[float, ...]) -> bool:
     assert isinstance(a, tuple)
-    return all(abs(x - y) < _ORIENTATION_TOLERANCE for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(abs(x - y) < _ORIENTATION_TOLERANCE for x, y in zip(a, b, strict=True))
 
 
 def _kind(header: Header, placed: bool) -> str:
@@ -312,7 +315,7 @@ def _nothing_found(folder: Path, damaged: list[str], left_out: int) -> MissingIn
 def _left_out(damaged: list[str], foreign: int) -> tuple[str, ...]:
     notes = []
     if damaged:
-        notes.append(f"damaged DICOM files left out: {len(damaged)}, the first being {damaged[0]}")
+        notes.append(f"damaged DICOM files left out: {len(damaged)}{FILE_FOLLOWS}{damaged[0]}")
     if foreign:
         notes.append(f"files that are no DICOM images left out: {foreign}")
     return tuple(notes)

@@ -147,8 +147,14 @@ def _apart_s(used: tuple[datetime, ...], other: tuple[datetime, ...]) -> float:
 
 
 def _before(clock: time, acquired: datetime) -> datetime:
+    """Date a clock time: the scan's day, or the day before where midnight explains that it is later than the scan.
+
+    It does not where the scan would then be more than half a day after the injection: clocks that differ by
+    seconds must not become a wait of a day.
+    """
     moment = datetime.combine(acquired.date(), clock)
-    return moment - timedelta(days=1) if moment > acquired else moment
+    eve = moment - timedelta(days=1)
+    return eve if moment > acquired and acquired - eve <= _HALF_DAY else moment
 
 
 def _stated(headers: list[Header]) -> tuple[datetime, ...]:

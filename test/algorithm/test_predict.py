@@ -141,6 +141,21 @@ class TestStudy:
             text = (tmp_path / name).read_text(encoding="utf-8")
             assert not any(part in text for part in ("Phantom", "P-study", str(study), "1990"))
 
+    @pytest.mark.parametrize("given", ["the folder", "."])
+    def test_anonymous_names_no_file_of_a_nested_export(
+        self, predict, study: Path, tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export = Path(shutil.copytree(study, tmp_path / "export"))
+        (export / "DOE_JOHN").mkdir()
+        (export / "DOE_JOHN" / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 400)
+        monkeypatch.chdir(export)
+
+        assert predict(Path() if given == "." else export, tmp_path / "out", "--anonymous", *NO_PAGE) == 0
+
+        text = (tmp_path / "out" / "report.json").read_text(encoding="utf-8")
+        assert "damaged DICOM files left out: 1" in text
+        assert not any(part in text for part in ("DOE", "IM0001", "PET2", str(export)))
+
     def test_without_a_lesion_there_is_no_segmentation(self, study: Path, tmp_path: Path) -> None:
         nothing = write_checkpoint(tmp_path / "weights", threshold=0.999999)
 

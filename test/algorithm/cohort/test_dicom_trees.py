@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from algorithm.cases import list_cases
 from algorithm.results import NAMES
 from test.support.cohorts import names_in, rows
-from test.support.dicom import edit_all
+from test.support.dicom import edit_all, write
 from test.support.studies import write_study
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1", "--no-html")
@@ -22,6 +23,16 @@ def with_other_study(source: str, target: str) -> None:
     dataset = pydicom.dcmread(source)
     dataset.StudyInstanceUID += ".1"
     dataset.save_as(target)
+
+
+def write_report(path: Path) -> None:
+    """Write a structured report of the scanner's dose, as lies beside a study's slices."""
+    from pydicom.dataset import Dataset
+
+    dataset = Dataset()
+    dataset.Modality, dataset.SOPClassUID = "SR", "1.2.840.10008.5.1.4.1.1.88.67"
+    dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2", "1.2.4"
+    write(dataset, path)
 
 
 class TestDicomTree:
@@ -43,6 +54,21 @@ class TestDicomTree:
         ]
         assert "give the weight with --weight-kg" in table[2]["notes"]
         assert names_in(tmp_path / "out" / "p1_study") == {*NAMES, "case.json"} - {"report.html"}
+
+    @pytest.mark.parametrize("name", ["CT.{}", "z.{}", "{}"], ids=["CT first", "CT last", "by UID"])
+    def test_a_pet_among_the_slices_of_the_ct_is_found(self, tmp_path, name) -> None:
+        for patient in PATIENTS:
+            study = write_study(tmp_path / "apart" / patient, patient)
+            (tmp_path / "tree" / patient).mkdir(parents=True)
+            for number, path in enumerate(sorted((study / "ct").iterdir())):
+                path.rename(tmp_path / "tree" / patient / name.format(f"{number:03d}"))
+            for number, path in enumerate(sorted((study / "pet").iterdir())):
+                path.rename(
+                    tmp_path / "tree" / patient / (f"PT.{number:03d}" if "." in name else f"0{number:03d}")
+                )
+            write_report(tmp_path / "tree" / patient / "SR.001")
+
+        assert [case.name for case in list_cases(tmp_path / "tree")] == list(PATIENTS)
 
     @pytest.mark.parametrize("where", ["out", "."], ids=["among the patients", "beside the slices"])
     def test_results_may_lie_in_the_tree(self, cohort, tmp_path, segmented, where) -> None:

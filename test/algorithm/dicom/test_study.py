@@ -137,6 +137,20 @@ def test_a_localiser_and_a_mip_are_no_candidates(tmp_path):
     assert kinds.count(PROJECTION) == 3
 
 
+def test_a_localiser_that_says_late_how_it_lies_is_passed_over(tmp_path):
+    _study(tmp_path)
+
+    def edit(dataset, index):
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        dataset.SOPInstanceUID = uid("late", str(index))
+        if index == 0:
+            del dataset.ImageOrientationPatient
+
+    Maker(orientation=CORONAL).ct(tmp_path / "scout", np.zeros((4, 4, 4), np.int16), series="scout", edit=edit)
+
+    assert read_study(tmp_path).ct.GetSize()[2] == 8
+
+
 def _of(edit, name):
     def both(dataset, index):
         edit(dataset, index)

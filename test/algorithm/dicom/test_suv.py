@@ -16,7 +16,7 @@ from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import find_series
 from algorithm.dicom.suv import reckon
 from algorithm.dicom.times import mean_activity_time_s
-from algorithm.errors import InvalidImageError, UsageError
+from algorithm.errors import InvalidImageError, UsageError, UserError
 from test.support.dicom import Maker, edit_all, tracer_of
 
 PLAIN = 70_000 / (368.08e6 * 2 ** (-3600 / 6586.2))
@@ -291,6 +291,14 @@ def test_start_time_before_midnight(tmp_path):
     factors, reckoning = _reckon(tmp_path, edit)
     np.testing.assert_allclose(factors, PLAIN, rtol=1e-6)
     assert reckoning.injected_at == "2024-12-31 23:30:00.500"
+
+
+@pytest.mark.parametrize("clock", ["110005", "120500"], ids=["clocks that differ", "an hour mistyped"])
+def test_a_start_after_the_scan_that_no_midnight_explains(tmp_path, clock):
+    edit = edit_all(RadiopharmaceuticalStartDateTime=None, RadiopharmaceuticalStartTime=clock)
+
+    with pytest.raises(UserError, match=r"within a day before the PET, got 2025-01-01 .*--injection-time"):
+        _reckon(tmp_path, edit)
 
 
 def test_dates_taken_away_by_anonymisation(tmp_path):
