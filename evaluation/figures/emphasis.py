@@ -26,8 +26,8 @@ from torch import Tensor
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, named_synthetic
 from algorithm.description import Description
-from algorithm.errors import GeometryError, MissingInputError, UsageError
-from algorithm.images import PetCt, geometry_text, read_mask, read_pet_ct, same_geometry
+from algorithm.errors import MissingInputError, UsageError
+from algorithm.images import PetCt, read_pet_ct
 from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -39,6 +39,7 @@ from algorithm.segmentation import prepare_case, segment_prepared
 from algorithm.weights import build_network, find_checkpoints, load_checkpoint
 from evaluation.outputs import EMPHASIS, PLOT, make_way
 from evaluation.scoring.score import csv_text, write_text
+from evaluation.scoring.truths import truth_on_pet
 
 GAINS = ("foreground", "background")
 _SILENT = Progress(logging.DEBUG)
@@ -245,14 +246,9 @@ def _load(weights: Path | None) -> tuple[H2ASeg, Description]:
 
 def _truth_on_grid(case: Case, pair: PetCt, description: Description) -> NDArray[np.bool_] | None:
     """Return the truth on the network's grid, x, y, z; None where there is none."""
-    if case.truth is None:
+    truth = truth_on_pet(case, pair.pet)
+    if truth is None:
         return None
-    truth = read_mask(case.truth)
-    if not same_geometry(truth, pair.pet):
-        raise GeometryError(
-            f"the truth {case.truth} ({geometry_text(truth)}) does not lie on the grid of its PET "
-            f"({geometry_text(pair.pet)})"
-        )
     on_grid = resample(truth, description.spacing, orientation=description.orientation, linear=False)
     found: NDArray[np.bool_] = sitk.GetArrayFromImage(on_grid).transpose(2, 1, 0) > 0
     return found

@@ -23,13 +23,15 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from algorithm.cases import WHERE_CASES_LIE, Case, case_name, list_cases, masks_in
+from algorithm.cases import WHERE_CASES_LIE, Case, case_name, list_cases
 from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.outputs import SOFTWARE, written_as
 from algorithm.picture import BLACK_SUV
 from algorithm.postprocessing import lesions
 from evaluation.outputs import ERROR_MAP, make_way
+from evaluation.scoring.pairs import predictions_in
+from evaluation.scoring.truths import read_truth
 
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 1, 2, 3
 """Voxel codes, from good to bad."""
@@ -192,9 +194,10 @@ def write_picture(errors: ErrorMap, title: str, path: Path) -> None:
         draw(errors, title).savefig(temporary, format="png", metadata={"Software": SOFTWARE})
 
 
-def read_errors(pet: Path, truth: Path, prediction: Path) -> ErrorMap:
-    """Read a case's PET and masks; raises as :func:`algorithm.images.read_mask` and :func:`map_errors`."""
-    return map_errors(read_image(pet, "PET"), read_mask(truth), read_mask(prediction))
+def read_errors(pet: Path, truth: Path, prediction: Path, *, truth_on_own_grid: bool = False) -> ErrorMap:
+    """Read a case's PET and masks; raises as :func:`read_truth` and :func:`map_errors`."""
+    image = read_image(pet, "PET")
+    return map_errors(image, read_truth(truth, image, on_own_grid=truth_on_own_grid), read_mask(prediction))
 
 
 def _heading(errors: ErrorMap, title: str) -> str:
@@ -285,6 +288,7 @@ class _Task:
     pet: Path
     truth: Path
     prediction: Path
+    truth_on_own_grid: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -294,7 +298,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pet", type=Path, help="PET of a single case.")
     parser.add_argument("--truth", type=Path, help="True mask of a single case.")
     parser.add_argument(
-        "--prediction", type=Path, required=True, help="Folder with CASE.mha, or the mask of a single case."
+        "--prediction",
+        type=Path,
+        required=True,
+        help="Folder with CASE.mha or of a cohort's results, or the mask of a single case.",
     )
     parser.add_argument("--out", type=Path, required=True, help="Folder for the pictures, CASE.png.")
 
@@ -306,7 +313,8 @@ def main(args: argparse.Namespace) -> int:
     make_way([(args.out / f"{task.name}.png", ERROR_MAP) for task in tasks], inputs)
     for task in tasks:
         path = args.out / f"{task.name}.png"
-        write_picture(read_errors(task.pet, task.truth, task.prediction), task.title, path)
+        errors = read_errors(task.pet, task.truth, task.prediction, truth_on_own_grid=task.truth_on_own_grid)
+        write_picture(errors, task.title, path)
         log.info("wrote %s", path)
     return 0
 
@@ -315,7 +323,7 @@ def _tasks(args: argparse.Namespace) -> list[_Task]:
     if args.cases is not None and args.pet is None and args.truth is None:
         if not args.prediction.is_dir():
             raise MissingInputError(f"there is no folder of masks {args.prediction}; give the one with CASE.mha")
-        predictions = masks_in(args.prediction)
+        predictions = predictions_in(args.prediction)
         return [_task(case, predictions, args.prediction) for case in list_cases(args.cases)]
     if args.cases is None and args.pet is not None and args.truth is not None:
         name = case_name(args.prediction)
@@ -328,4 +336,5 @@ def _task(case: Case, predictions: Mapping[str, Path], folder: Path) -> _Task:
         raise MissingInputError(f"case {case.name} has no truth to compare with; add it to the case list")
     if case.name not in predictions:
         raise MissingInputError(f"there is no mask {case.name}.mha in {folder}; predict the case or leave it out")
-    return _Task(case.name, case.title, case.pet, case.truth, predictions[case.name])
+    mask = predictions[case.name]
+    return _Task(case.name, case.title, case.pet, case.truth, mask, case.truth_on_own_grid)

@@ -99,6 +99,8 @@ class CaseRecord:
         The images are not of a patient.
     ct, pet : File
     truth : File or None
+    truth_on_own_grid : bool
+        The truth is brought onto the mask's grid to be scored; see :class:`algorithm.cases.Case`.
     mask : str
         Path inside the bundle.
     voxels_sha256 : str
@@ -110,6 +112,7 @@ class CaseRecord:
     ct: File
     pet: File
     truth: File | None
+    truth_on_own_grid: bool
     mask: str
     voxels_sha256: str
 

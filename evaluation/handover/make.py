@@ -45,6 +45,7 @@ from evaluation.handover.bundle import (
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import CaseScore, report, score_pairs, to_csv, to_json, write_text
+from evaluation.scoring.truths import truth_on_pet
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +85,11 @@ def make_bundle(
     OutputError
         ``out`` is not empty or cannot be written.
     UserError
-        A file lies outside ``folder``, or as the inference raises.
+        A file lies outside ``folder``, a truth cannot be scored, or as the inference raises.
     """
     inputs = [{key: _input(path, folder) for key, path in _files(case).items()} for case in cases]
     _require_empty(out)
+    _require_truths(cases)
     weights = [_copied(path, out / "weights") for path in checkpoints]
     records = []
     for number, (case, files) in enumerate(zip(cases, inputs, strict=True), start=1):
@@ -133,6 +135,7 @@ def _record(case: Case, files: dict[str, File], out: Path, result: SegmentedCase
         ct=files["ct"],
         pet=files["pet"],
         truth=files.get("truth"),
+        truth_on_own_grid=case.truth_on_own_grid,
         mask=mask.relative_to(out).as_posix(),
         voxels_sha256=voxels_sha256(read_mask(mask)),
     )
@@ -147,7 +150,13 @@ def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], editio
         ``metrics.json`` and ``metrics.csv``; None if no case has a truth.
     """
     pairs = [
-        Pair(case.name, folder / case.truth.path, bundle / case.mask, "synthetic" if case.synthetic else None)
+        Pair(
+            case.name,
+            folder / case.truth.path,
+            bundle / case.mask,
+            "synthetic" if case.synthetic else None,
+            case.truth_on_own_grid,
+        )
         for case in cases
         if case.truth is not None
     ]
@@ -225,6 +234,13 @@ def _require_empty(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already and is not an empty folder; choose a new one for the bundle")
     check_writable(out / MANIFEST)
+
+
+def _require_truths(cases: Sequence[Case]) -> None:
+    """Read every truth once before the inference, all of which a score that fails at the end would lose."""
+    for case in cases:
+        if case.truth is not None:
+            truth_on_pet(case, read_image(case.pet, "PET"))
 
 
 def _copied(checkpoint: Path, folder: Path) -> Path:

@@ -106,7 +106,7 @@ def _case(content: Any) -> CaseRecord:
     if not isinstance(content, dict):
         raise TypeError(f"a case must be an object, got {content!r}")
     files = {key: None if content[key] is None else _file(content[key]) for key in ("ct", "pet", "truth")}
-    return _record(CaseRecord, {**content, **files})
+    return _record(CaseRecord, {"truth_on_own_grid": False, **content, **files})  # older bundles lack it
 
 
 def _file(content: Any) -> File:

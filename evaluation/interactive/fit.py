@@ -23,10 +23,10 @@ from algorithm.errors import UserError
 from algorithm.guidance.edit import Case as Evidence
 from algorithm.guidance.edit import Stroke, edit, in_question, surround
 from algorithm.guidance.evidence import FEATURES, Weights, look_around
-from algorithm.images import read_mask
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.interactive.network import InProcess, Seen
 from evaluation.interactive.scribbles import KINDS, draw
+from evaluation.scoring.truths import read_truth
 
 _SCRIBBLES = 5
 _TEACHER_MM = (3.0, 20.0)  # how far around a scribble the teacher corrects, drawn anew each time
@@ -163,7 +163,8 @@ def fit_rounds(
 
 def _truth(case: Case) -> NDArray[np.bool_]:
     assert case.truth is not None, "the caller keeps only those"
-    truth: NDArray[np.bool_] = sitk.GetArrayFromImage(read_mask(case.truth)) > 0
+    image = read_truth(case.truth, case.pet, on_own_grid=case.truth_on_own_grid)
+    truth: NDArray[np.bool_] = sitk.GetArrayFromImage(image) > 0
     return truth
 
 

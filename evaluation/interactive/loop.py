@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from algorithm.cases import Case
 from algorithm.errors import GeometryError, MissingInputError, UserError
-from algorithm.images import read_mask
 from evaluation.interactive.scribbles import KINDS, Scribble, clicks, draw
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
+from evaluation.scoring.truths import read_truth
 
 Segment = Callable[[Case, Path], NDArray[np.uint8]]
 """Takes a case and its ``lesion-clicks.json`` with all points so far; returns the mask (uint8 z, y, x) on the
@@ -106,7 +106,7 @@ def play(case: Case, segment: Segment, *, edition: str, kind: str, steps: int, s
         raise MissingInputError(
             f"the case {case.name} has no truth to draw scribbles from; give one or leave it out"
         )
-    truth_image = read_mask(case.truth)
+    truth_image = read_truth(case.truth, case.pet, on_own_grid=case.truth_on_own_grid)
     truth = sitk.GetArrayFromImage(truth_image) > 0
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     mask = np.zeros(truth.shape, dtype=bool)

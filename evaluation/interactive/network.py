@@ -56,7 +56,7 @@ class InProcess:
     device : str
     flips : int
     cache : Path or None
-        Folder that keeps probabilities from run to run; they are found again by the bytes of images and weights.
+        Folder that keeps probabilities from run to run, by the bytes of the images and all that the weights say.
     """
 
     def __init__(
@@ -105,4 +105,4 @@ class InProcess:
 
     def _key(self, case: Case) -> str:
         how = (self.settings.flips, self.settings.everywhere, self.segmenter.device.type, torch.__version__)
-        return key_of((case.ct, case.pet), how, [each.description.sha256 for each in self.checkpoints])
+        return key_of((case.ct, case.pet), how, [each.description.identity for each in self.checkpoints])

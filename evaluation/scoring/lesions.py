@@ -12,13 +12,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, masks_in
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError
 from algorithm.images import geometry_text, read_image, read_mask, same_geometry
 from algorithm.postprocessing import lesions
 from evaluation import outputs
 from evaluation.scoring.metrics import LESION_IOU, Mask, count_overlaps
+from evaluation.scoring.pairs import predictions_in
 from evaluation.scoring.score import csv_text, summarise, to_json, write_text
+from evaluation.scoring.truths import read_truth
 
 SIZES_ML = (0.0, 1.0, 5.0, 20.0)
 """Lower ends of the size classes of lesions, in ml; the last one is open."""
@@ -88,7 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"Cases with truth: {WHERE_CASES_LIE}.",
     )
     parser.add_argument(
-        "--prediction", type=Path, required=True, metavar="DIR", help="Folder of masks named after the cases."
+        "--prediction",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="Folder of masks named after the cases, or of a cohort's results.",
     )
     parser.add_argument(
         "--organs",
@@ -111,7 +117,7 @@ def main(args: argparse.Namespace) -> int:
         )
     if not args.prediction.is_dir():
         raise MissingInputError(f"the folder of masks {args.prediction} does not exist; segment the cases first")
-    masks = masks_in(args.prediction)
+    masks = predictions_in(args.prediction)
     missing = [case.name for case in cases if case.name not in masks]
     if missing:
         raise MissingInputError(f"{args.prediction} has no mask of {', '.join(missing)}; segment these cases too")
@@ -137,7 +143,8 @@ def inspect_case(case: Case, prediction_path: Path, organs_name: str = "organs.n
         The organ map has an unknown label.
     """
     assert case.truth is not None
-    truth_image, prediction_image = read_mask(case.truth), read_mask(prediction_path)
+    prediction_image = read_mask(prediction_path)
+    truth_image = read_truth(case.truth, prediction_image, on_own_grid=case.truth_on_own_grid)
     _check_grid(prediction_image, prediction_path, truth_image, case.truth)
     truth = sitk.GetArrayViewFromImage(truth_image).astype(bool)
     prediction = sitk.GetArrayViewFromImage(prediction_image).astype(bool)

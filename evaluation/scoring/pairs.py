@@ -31,7 +31,8 @@ def find_pairs(truth: Path | None, prediction: Path, table: Path | None = None) 
     ----------
     truth, prediction : Path
         Two files, or two folders. In folders the truths define the cases; a prediction belongs to the truth of the
-        same name, whatever their image formats. Without a truth, see :func:`pairs_of_cases`.
+        same name, whatever their image formats (see :func:`predictions_in`). Without a truth, see
+        :func:`pairs_of_cases`.
     table : Path or None
         CSV of the cases, see :mod:`algorithm.cases`. Its paths lie inside the two folders, or beside the table.
 
@@ -61,7 +62,7 @@ def find_pairs(truth: Path | None, prediction: Path, table: Path | None = None) 
             raise UsageError(f"--cases {table} needs folders, got the files {truth} and {prediction}")
         return [Pair(case_name(truth), truth, prediction, tracer_of(case_name(truth)))], []
 
-    truths, predictions = masks_in(truth), masks_in(prediction)
+    truths, predictions = masks_in(truth), predictions_in(prediction)
     if table is None:
         if not truths:
             raise MissingInputError(f"no mask in {truth} (looked for {', '.join(IMAGE_SUFFIXES)})")
@@ -84,7 +85,7 @@ def pairs_of_cases(source: Path, prediction: Path) -> tuple[list[Pair], list[Pat
     source : Path
         As :func:`algorithm.cases.list_cases` takes it.
     prediction : Path
-        Folder of masks by the cases' names, or of a cohort's results, one folder per case.
+        Folder of masks, see :func:`predictions_in`.
 
     Raises
     ------
@@ -93,19 +94,28 @@ def pairs_of_cases(source: Path, prediction: Path) -> tuple[list[Pair], list[Pat
     """
     if not prediction.is_dir():
         raise MissingInputError(f"the predictions {prediction} are no folder; give the folder of the masks")
-    masks, pairs = masks_in(prediction), []
+    masks, pairs = predictions_in(prediction), []
     for case in list_cases(source):
         if case.truth is None:
             raise MissingInputError(
                 f"the case {case.name} in {source} has no truth; leave it out, or add its truth"
             )
-        of_cohort = prediction / case.name / MASK_NAME
-        mask = masks.get(case.name) or (of_cohort if of_cohort.is_file() else None)
-        pairs.append(
-            Pair(case.name, case.truth, mask, case.subset or case.tracer, truth_on_own_grid=case.truth_on_own_grid)
-        )
+        subset = case.subset or case.tracer
+        pairs.append(Pair(case.name, case.truth, masks.get(case.name), subset, case.truth_on_own_grid))
     used = {pair.prediction for pair in pairs}
     return pairs, [path for path in masks.values() if path not in used]
+
+
+def predictions_in(folder: Path) -> dict[str, Path]:
+    """Return the masks in a folder by case name: its images, or a cohort's results, a folder per case.
+
+    Raises
+    ------
+    MissingInputError
+        Two images have the same case name.
+    """
+    of_cohort = {path.parent.name: path for path in sorted(folder.glob(f"*/{MASK_NAME}")) if path.is_file()}
+    return of_cohort | masks_in(folder)
 
 
 def _listed_pair(
@@ -124,7 +134,8 @@ def _listed_pair(
     predicted_path = _located(named, prediction, beside) if named else predictions.get(case)
     if predicted_path is not None and not predicted_path.exists():
         predicted_path = None
-    return Pair(case, true_path, predicted_path, row["subset"] or row["tracer"] or tracer_of(case))
+    subset = row["subset"] or row["tracer"] or tracer_of(case)
+    return Pair(case, true_path, predicted_path, subset, truth_on_own_grid=row["truth_grid"] == "own")
 
 
 def _located(name: str, folder: Path, beside: Path) -> Path:

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from algorithm.cases import truth_on
 from algorithm.errors import GeometryError, UsageError
 from algorithm.files import written_whole
-from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import geometry_text, read_mask, same_geometry
 from algorithm.outputs import Kind, written_as
 from evaluation import outputs
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES, Rules
 from evaluation.scoring.metrics import METRICS, SURFACE_TOLERANCE_MM, Scores, lesion_f1, measure
 from evaluation.scoring.pairs import Pair, find_pairs
+from evaluation.scoring.truths import read_truth
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def main(args: argparse.Namespace) -> int:
     content = report(results, pairs, args.edition)
     print(summary_text(content))
     if unknown:
-        print(f"Not scored, no truth of that name: {', '.join(path.name for path in unknown)}")
+        names = ", ".join(str(path.relative_to(args.prediction)) for path in unknown)
+        print(f"Not scored, no truth of that name: {names}")
     if args.json:
         write_text(args.json, to_json(content), outputs.METRICS)
     if args.csv:
@@ -156,10 +157,8 @@ def score_pair(
         A mask cannot be read, see :func:`algorithm.images.read_mask`.
     """
     predicted = None if prediction_path is None else read_mask(prediction_path)
-    if truth_on_own_grid:
-        truth = truth_on(truth_path, read_image(truth_path, "SEG") if predicted is None else predicted)
-    else:
-        truth = read_mask(truth_path)
+    grid = truth_path if predicted is None else predicted
+    truth = read_truth(truth_path, grid, on_own_grid=truth_on_own_grid)
     prediction = truth * 0 if predicted is None else predicted
     if not same_geometry(truth, prediction):
         raise GeometryError(

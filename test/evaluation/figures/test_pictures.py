@@ -189,6 +189,15 @@ def test_command_draws_a_folder_of_studies(cohort, caplog):
     assert blue_pixels(cohort / "out" / "synthetic_a_study.png") > 0
 
 
+def test_command_draws_a_cohort_s_results(cohort):
+    name = "synthetic_a_study"
+    mask = sitk.ReadImage(str(cohort / "masks" / f"{name}.mha"))
+    (cohort / "results" / name).mkdir(parents=True)
+    sitk.WriteImage(mask, str(cohort / "results" / name / "tumour.nii.gz"))
+    assert run("--cases", cohort / "cases", "--prediction", cohort / "results", "--out", cohort / "out") == 0
+    assert (cohort / "out" / f"{name}.png").is_file()
+
+
 def test_command_draws_a_single_case(cohort):
     study = cohort / "cases" / "synthetic_a" / "study"
     files = ("--pet", study / "SUV.nii.gz", "--truth", study / "SEG.nii.gz")

@@ -17,6 +17,7 @@ from algorithm.cases import Case
 from algorithm.errors import MissingInputError, OutputError
 from algorithm.jsonfile import read_json
 from algorithm.scribbles import Scribbles, parse_scribbles
+from algorithm.weights import load_checkpoint
 from evaluation.__main__ import main as command
 from evaluation.interactive.loop import STEPS, Played, kinds_of, play
 from evaluation.interactive.network import InProcess
@@ -201,6 +202,14 @@ def test_command_writes_table_json_and_plot(
     assert (tmp_path / "one" / "interact.png").read_bytes()[:4] == b"\x89PNG"
     again = json.loads((tmp_path / "two" / "interact.json").read_text())
     assert [s["dice"] for s in again["cases"][0]["steps"]] == [s["dice"] for s in content["cases"][0]["steps"]]
+
+
+def test_what_was_kept_is_not_used_where_the_weights_are_described_otherwise(box: Case, tmp_path: Path) -> None:
+    paths = [write_checkpoint(tmp_path / str(overlap), overlap=overlap) for overlap in (0.25, 0.5)]
+    one, other = (InProcess([load_checkpoint(path)], device="cpu") for path in paths)
+    assert one.checkpoints[0].description.sha256 == other.checkpoints[0].description.sha256
+
+    assert one._key(box) != other._key(box)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,12 @@ def test_a_case_without_mask_is_named(
     assert "has no mask of synthetic_0_study" in capsys.readouterr().err
 
 
+def test_a_cohort_s_results_hold_the_masks(case, prediction, tmp_path, capsys):
+    results = write(tmp_path / "results" / case.name / "tumour.nii.gz", LARGE).parents[1]
+    assert main(["lesions", "--cases", str(tmp_path / "cases"), "--prediction", str(results)]) == 0
+    assert "| above 20 ml | 1 | 1.000 (1) | 1.000 (1) |" in capsys.readouterr().out
+
+
 def test_the_list_of_cases_has_one_name(case, prediction, tmp_path, capsys):
     tables = []
     for option in ("--cases", "--input"):  # the second is what the first was called

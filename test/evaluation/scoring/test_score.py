@@ -311,6 +311,16 @@ def test_the_paths_of_a_list_may_lie_beside_it(cohort, tmp_path):
     assert pair.subset == "psma"
 
 
+def test_a_cohort_s_results_are_matched_to_a_folder_of_truths(cohort, capsys):
+    for name in ("fdg_a", "stray"):
+        (cohort / f"results/{name}").mkdir(parents=True)
+        write(cohort / f"results/{name}/tumour.nii.gz", TWO)
+    assert main(["score", "--truth", f"{cohort}/truth", "--prediction", f"{cohort}/results"]) == 0
+    out = capsys.readouterr().out
+    assert "Missing, counted as-empty: fdg_b, psma_c" in out
+    assert "Not scored, no truth of that name: stray/tumour.nii.gz" in out
+
+
 def tree_of_two(root):
     """Two studies of AutoPET's layout, and a mask for the first alone."""
     for name, mask in (("PETCT_a", TWO), ("PETCT_b", ONE)):
