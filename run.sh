@@ -31,8 +31,6 @@ case $#:${1:-} in
     0:)
         ensure_environment requirements.txt
         cd "$ROOT"
-        rm -rf output
-        mkdir output
         exec "$PYTHON" -m algorithm run --input test/input --output output
         ;;
     3:--cases | 2:[!-]*) predict requirements-clinic.txt "$@" ;;

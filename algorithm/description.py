@@ -7,6 +7,7 @@ here, so that a checkpoint trained elsewhere runs without a change to the code.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -220,6 +221,12 @@ class Description:
     def preparation(self) -> tuple[object, ...]:
         """All that decides how a pair is prepared: checkpoints with the same answer share it."""
         return self.spacing, self.orientation, self.ct, self.pet
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that decides a mask: everything, the weights' SHA-256 included, but the provenance."""
+        deciding = dataclasses.replace(self, provenance={})
+        return hashlib.sha256(deciding.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the description as it is stored beside the weights."""

@@ -273,7 +273,7 @@ class Segmenter:
             settings.no_checks,
             execution,
         )
-        return key_of((pair.ct_path, pair.pet_path), how, [each.sha256 for each in self.descriptions])
+        return key_of((pair.ct_path, pair.pet_path), how, [each.identity for each in self.descriptions])
 
     def _predict_in_time(
         self, pair: PetCt, settings: InferenceSettings, started: float, watch: Stopwatch, progress: Progress

@@ -125,7 +125,7 @@ def segment_prepared(
 
     Raises
     ------
-    TooSlowError, ResourceError, DeviceError
+    TooSlowError, ResourceError, InvalidImageError
         As that method does.
     """
     watched = None if observer is None else _OnGrid(observer, case)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -17,6 +18,7 @@ import algorithm.__main__
 from algorithm import server
 from algorithm.commands import jobs
 from algorithm.commands.common import segmenter_of
+from algorithm.errors import DeviceError
 from algorithm.files import claimed
 from algorithm.job import Segmenter
 from algorithm.options import add_serve
@@ -122,6 +124,27 @@ def test_a_bug_becomes_an_empty_mask_where_that_is_wanted(world: World, monkeypa
     assert "because this case failed: ZeroDivisionError: by zero" in out
     assert '"error": "ZeroDivisionError: by zero"' in (world / "r.json").read_text()
     assert world.left() == {MASK, "data-centric-model.json"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), 3, "the GPU failed (CUDA error"),
+        (DeviceError("there is no GPU 2; this machine has 2"), 3, "there is no GPU 2"),
+        (OSError(errno.EIO, "Input/output error", "/input/x.mha"), 2, "cannot use /input/x.mha"),
+    ],
+)
+def test_what_is_no_cases_fault_becomes_no_empty_mask(
+    failure, code, said, world: World, monkeypatch, capsys
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(Segmenter, "segment", fail)
+
+    assert algorithm.__main__.main(world.run("--on-error", "empty-mask")) == code
+    assert said in capsys.readouterr().err
+    assert world.left() == set()
 
 
 def test_a_server_answers_each_call_for_itself(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,39 @@ def test_model_archive_is_flat_readable_and_repeatable(project: Project) -> None
     assert archive.read_bytes() == first
 
 
+def test_an_image_averages_nothing_by_accident(project: Project) -> None:
+    shutil.copy(project.weights, project.root / "weights" / "mine.safetensors")
+    result = project.run("build.sh")
+    assert_one_sentence(result, 3, "weights/ holds mine.safetensors beside h2aseg.safetensors")
+    assert not project.docker_arguments()
+
+
+@pytest.mark.parametrize("edition", ["IV", "V", ""])
+def test_an_image_of_an_edition(project: Project, edition: str) -> None:
+    assert project.run("build.sh", EDITION=edition).returncode == 0
+    assert f"EDITION={edition}" in project.docker_arguments()
+
+
+def test_an_edition_that_there_is_not(project: Project) -> None:
+    assert_one_sentence(project.run("build.sh", EDITION="6"), 2, "EDITION must be I, II, III, IV or V, got '6'")
+
+
+def test_model_archive_of_checkpoints_that_are_named(project: Project) -> None:
+    for name in ("a/one", "b/two"):
+        for suffix in (".json", ".safetensors"):
+            copy = (project.caller / name).with_suffix(suffix)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(project.weights.with_suffix(suffix), copy)
+    assert project.run("export.sh", "model", "a/one.json", "b/two.json").returncode == 0
+    with tarfile.open(project.root / "model.tar.gz") as content:
+        assert content.getnames() == ["one.json", "one.safetensors", "two.json", "two.safetensors"]
+
+    shutil.copy(project.caller / "a/one.json", project.caller / "b/one.json")
+    result = project.run("export.sh", "model", "a/one.json", "b/one.json")
+    assert_one_sentence(result, 2, "several checkpoints are called one.json")
+    assert_one_sentence(project.run("export.sh", "model", "no.json"), 3, "no.safetensors is missing or empty")
+
+
 def test_image_archive_appears_whole_or_not_at_all(project: Project) -> None:
     project.docker(help_text="", save="echo half; exit 1")
     assert project.run("export.sh").returncode != 0
@@ -167,7 +200,7 @@ def test_image_archive_appears_whole_or_not_at_all(project: Project) -> None:
         ["run.sh", "--cases", "tree"],
         ["run.sh", "a", "b", "c", "d"],
         ["build.sh", "evil"],
-        ["export.sh", "model", "eval"],
+        ["export.sh", "evil"],
         ["export.sh", "handover", "a", "b", "c"],
     ],
 )
@@ -215,14 +248,15 @@ def test_run_takes_studies_and_cohorts(project: Project, words: tuple[str, ...])
     assert result.stdout.splitlines()[-len(words) - 3 :] == ["-m", "algorithm", "predict", *expected]
 
 
-def test_run_makes_the_output_of_the_example_anew(project: Project) -> None:
+def test_run_segments_the_example_and_leaves_what_lies_where_its_mask_goes(project: Project) -> None:
     fake_environment(project)
-    left = project.root / "output" / "images" / "old.mha"
-    left.parent.mkdir(parents=True)
-    left.touch()
+    somebodys = project.root / "output" / "cohort.csv"
+    somebodys.parent.mkdir()
+    somebodys.touch()
     result = project.run("run.sh")
+    assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-6:] == ["algorithm", "run", "--input", "test/input", "--output", "output"]
-    assert not left.exists()
+    assert somebodys.exists()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def score_fold(
     """
     stored = checkpoint.parent / "scores.json"
     key = {
-        "sha256": read_description(checkpoint).sha256,
+        "checkpoint": read_description(checkpoint).identity,
         "code": [folder_sha256(Path(package.__path__[0])) for package in (algorithm, evaluation)],
         "precision": precision,
         "flips": list(flips),

@@ -89,7 +89,7 @@ def run_cohort(cohort: Cohort, segmenter: Segmenter, share: Share) -> None:
     """
     for case in cohort.cases:
         cohort.wanted.decided(case.pet)  # what is missing for one is missing for all: said before hours pass
-    weights = [each.sha256 for each in segmenter.descriptions]
+    weights = [each.identity for each in segmenter.descriptions]
     how = (weights, str(segmenter.predictor.execution.dtype), cohort.settings, cohort.wanted)
     keys = {case.name: key_of((case.ct, case.pet), how) for case in cohort.cases}
     with claimed(cohort.out) if share.is_first else nullcontext():

@@ -14,7 +14,7 @@ from algorithm.callcache import CallCache
 from algorithm.commands.common import check_options, check_results, segmenter_of, settings_of, tell, tell_tumour
 from algorithm.commands.tuning import tune_before_health
 from algorithm.empty import empty_result
-from algorithm.errors import MissingInputError, UnreadableImageError, UsageError
+from algorithm.errors import InstallationError, MissingInputError, UnreadableImageError, UsageError, UserError
 from algorithm.files import claimed
 from algorithm.images import write_mask
 from algorithm.inference.budget import process_start
@@ -22,12 +22,14 @@ from algorithm.inference.progress import Progress
 from algorithm.job import Result, Segmenter
 from algorithm.outputs import MASK, PICTURE, RUN_REPORT, SOCKET_VALUE, Kind, check_free, remove_earlier
 from algorithm.picture import write_picture
+from algorithm.refusals import as_user_error
 from algorithm.report import write_json, write_report
 from algorithm.sockets import DATA_CENTRIC_FILE, Edition, Job, find_job
 
 _log = logging.getLogger(__name__)
 
 _CONTAINER_START_S = 20.0  # of the edition's limit: what passes before this process starts and after it ends
+_NEVER_EMPTY = (MissingInputError, UnreadableImageError, InstallationError)  # what --on-error does not cover
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,10 +99,9 @@ def _segmented(args: argparse.Namespace, job: Job, segmenter: Segmenter, started
             scribbles=job.scribbles,
             cache=CallCache(args.cache) if job.edition.interactive else None,
         )
-    except (MissingInputError, UnreadableImageError):
-        raise
     except Exception as error:
-        if args.on_error == "fail":
+        known = error if isinstance(error, UserError) else as_user_error(error)
+        if args.on_error == "fail" or isinstance(known, _NEVER_EMPTY):
             raise
         return empty_result(job.ct, job.pet, segmenter, error, edition=job.edition.value)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algorithm.errors import DeviceError
+from algorithm.errors import InvalidImageError
 from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.execution import Execution, is_out_of_memory
@@ -134,7 +134,7 @@ class CaseRun:
             Not even those fit the budget.
         ResourceError
             The device's memory does not hold one window.
-        DeviceError
+        InvalidImageError
             The network's answer is not finite even in float32.
         """
         self._fit_to_time()
@@ -281,9 +281,9 @@ class CaseRun:
         ]
 
     def _compute_in_float32(self, error: FloatingPointError) -> None:
-        """Fall back to float32, for this case alone; DeviceError if it is that already."""
+        """Fall back to float32, for this case alone; InvalidImageError if it is that already."""
         if self._how.dtype == torch.float32:
-            raise DeviceError(
+            raise InvalidImageError(
                 "the network gave values that are not finite in float32; check the weights and the images"
             ) from error
         self._note(f"the network gave values that are not finite in {self._how.dtype}; float32 is used instead")

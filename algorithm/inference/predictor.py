@@ -112,7 +112,7 @@ class Predictor:
             Not even one pass of each network fits the budget.
         ResourceError
             The device's memory does not hold one window.
-        DeviceError
+        InvalidImageError
             The network's answer is not finite even in float32.
         """
         with giving_way():

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithm.description import Normalisation, Postprocessing, parse_description, read_description
+from algorithm.description import (
+    Agreement,
+    Normalisation,
+    Postprocessing,
+    PrecisionProof,
+    parse_description,
+    read_description,
+)
 from algorithm.errors import WeightsError
 from algorithm.network.architecture import Architecture
 from test.conftest import ROOT
@@ -49,6 +56,30 @@ def test_what_is_written_is_read(
     )
 
     assert parse_description(json.loads(description.to_json())) == description
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0.4},
+        {"overlap": 0.5},
+        {"spacing": None},
+        {"patch": (32, 32, 32)},
+        {"orientation": "RAS"},
+        {"ct": Normalisation("clip-scale", -900.0, 1000.0)},
+        {"postprocessing": Postprocessing(minimum_suv_max=2.5)},
+        {"precision": PrecisionProof(40.0, bfloat16=Agreement(9, 0.999, 0.999))},
+        {"sha256": "ab" * 32},
+    ],
+)
+def test_whatever_decides_a_mask_makes_another_identity(change: dict[str, Any]) -> None:
+    assert describe(**change).identity != describe().identity
+
+
+def test_provenance_does_not_make_another_identity() -> None:
+    read = parse_description(content(provenance={"trained on": "nothing"}))
+
+    assert read.identity == describe().identity
 
 
 @pytest.mark.parametrize(

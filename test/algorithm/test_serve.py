@@ -230,18 +230,20 @@ def test_a_damaged_cache_is_not_used(
     assert mask.read_bytes() == first
 
 
-def test_other_settings_other_images_and_other_weights_are_another_case(
+def test_other_settings_other_images_and_another_checkpoint_are_another_case(
     tmp_path: Path, checkpoint: Path, other: Path, predictions: list[object]
 ) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     weights = write_checkpoint(tmp_path / "second", seed=2)
+    described_otherwise = write_checkpoint(tmp_path / "third", seed=2, overlap=0.5)
     for number, (images, path, options) in enumerate(
         [
             (INPUT / "images", checkpoint, ()),
             (INPUT / "images", checkpoint, ("--overlap", "0.1")),
             (other, checkpoint, ()),
             (other, weights, ()),
+            (other, described_otherwise, ()),
         ]
     ):
         exec_job(images, path, tmp_path / str(number), "--edition", "V", "--cache", str(cache), *options)

@@ -106,7 +106,7 @@ def test_an_earlier_cross_validation_is_gone_on_from(tree, cache_folder, tmp_pat
         for key, value in between.state.items():
             wanted = torch.lerp(start.state[key].float(), end.state[key].float(), 0.25)
             torch.testing.assert_close(value.float(), wanted, rtol=2e-3, atol=1e-5)
-        assert between.description.sha256 in (tmp_path / "second" / fold / "scores.json").read_text("utf-8")
+        assert between.description.identity in (tmp_path / "second" / fold / "scores.json").read_text("utf-8")
 
     third = options(
         tree, cache_folder, tmp_path / "third", *more, "--seed", "3", "--init", str(tmp_path / "first")

@@ -86,7 +86,7 @@ class TestResuming:
         assert segmented == ["bert"]
         assert without_seconds(tmp_path / "cohort.csv") == before
 
-    @pytest.mark.parametrize("change", ["weights", "overlap", "image"])
+    @pytest.mark.parametrize("change", ["weights", "threshold", "overlap", "image"])
     def test_another_request_is_done_anew(self, change, checkpoint, tree, tmp_path, segmented) -> None:
         copy = Path(shutil.copytree(tree, tmp_path / "tree"))
         options = ["predict", "--cases", str(copy), str(tmp_path / "out"), *QUICK]
@@ -97,6 +97,8 @@ class TestResuming:
             sitk.WriteImage(image * 1.1, copy / "anna/study/SUV.nii.gz")
         if change == "weights":
             checkpoint = write_checkpoint(tmp_path / "other", seed=1)
+        if change == "threshold":  # as `training cleanup --write` does
+            checkpoint = write_checkpoint(tmp_path / "other", threshold=0.4)
 
         more = ["--overlap", "0.5"] if change == "overlap" else []
         assert main([*options, "--weights", str(checkpoint), *more]) == 0

@@ -11,7 +11,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from algorithm.errors import DeviceError
+from algorithm.errors import InvalidImageError
 from algorithm.inference import predictor as predictor_module
 from algorithm.inference.augmentation import flip_order
 from algorithm.inference.budget import Budget
@@ -324,5 +324,5 @@ class TestValuesThatAreNotFinite:
         assert prediction.notes == ("windows of pass 3 were left out, not being finite in torch.bfloat16",)
 
     def test_float32_is_an_error(self, value: float) -> None:
-        with pytest.raises(DeviceError, match="not finite in float32; check the weights and the images"):
+        with pytest.raises(InvalidImageError, match="not finite in float32; check the weights and the images"):
             predictor_of().predict([member_of(self.broken_in(torch.float32, value))], Budget())
