@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from algorithm.errors import MissingInputError, OutputError, UsageError
-from algorithm.files import check_writable
+from algorithm.files import check_writable, claimed
 from algorithm.images import read_image
 from algorithm.jsonfile import read_json
 from synthesis.scan import SPACING, SyntheticBody, synthesise
@@ -46,16 +47,17 @@ def write_case(body: SyntheticBody, folder: Path, **notes: Any) -> None:
         Recorded in ``lesions.json`` beside the lesions.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    for left in folder.parent.glob(".*.partial"):  # by killed runs, as this one holds the results' folder
+        shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f".{folder.name}.partial")
+    part.mkdir()
     for name, image in (("CTres", body.ct), ("SUV", body.suv), ("SEG", body.seg), ("organs", body.organs)):
-        _write_image(image, partial / f"{name}.nii.gz")
+        _write_image(image, part / f"{name}.nii.gz")
     drawn = {"style": asdict(body.style), "benign": list(body.benign)}
     record = {"synthetic": True, **notes, **drawn, "lesions": [asdict(lesion) for lesion in body.lesions]}
-    (partial / "lesions.json").write_text(json.dumps(record, indent=2) + "\n")
+    (part / "lesions.json").write_text(json.dumps(record, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    part.replace(folder)
 
 
 def _write_image(image: sitk.Image, path: Path) -> None:
@@ -151,22 +153,24 @@ def synthesise_many(
     check_writable(out / "body")
     maps = find_anatomies(anatomies) if isinstance(anatomies, Path) else list(anatomies)
     order = np.random.default_rng(seed).permutation(len(maps))
+    bar = partial(tqdm, desc="synthetic bodies", unit="body", disable=not progress, file=sys.stdout)
     folders = []
-    for index in tqdm(range(count), desc="synthetic bodies", unit="body", disable=not progress, file=sys.stdout):
-        path = maps[order[index % len(maps)]]
-        study = path.parent.name
-        folder = out / f"synthetic_{index:04d}" / study
-        folders.append(folder)
-        own: Tracer = tracer or tracer_of(study)
-        made_of = {"anatomy": study, "tracer": own, "seed": seed, "index": index}
-        grid = list(spacing) if spacing else None
-        if _is_there(folder, {**made_of, "spacing": grid}):
-            continue
-        free = np.random.default_rng([seed, index, 1]).random() < tumour_free
-        body = synthesise(
-            read_image(path, "organ map"), own, [seed, index], spacing=spacing, lesions=0 if free else None
-        )
-        write_case(body, folder, **made_of, spacing=grid)
+    with claimed(out):
+        for index in bar(range(count)):
+            path = maps[order[index % len(maps)]]
+            study = path.parent.name
+            folder = out / f"synthetic_{index:04d}" / study
+            folders.append(folder)
+            own: Tracer = tracer or tracer_of(study)
+            made_of = {"anatomy": study, "tracer": own, "seed": seed, "index": index}
+            grid = list(spacing) if spacing else None
+            if _is_there(folder, {**made_of, "spacing": grid}):
+                continue
+            free = np.random.default_rng([seed, index, 1]).random() < tumour_free
+            body = synthesise(
+                read_image(path, "organ map"), own, [seed, index], spacing=spacing, lesions=0 if free else None
+            )
+            write_case(body, folder, **made_of, spacing=grid)
     return folders
 
 
@@ -186,7 +190,7 @@ def _check(count: int, seed: int, spacing: tuple[float, float, float] | None, tu
 
 def _is_there(folder: Path, made_of: dict[str, Any]) -> bool:
     """Tell whether this very body is finished; raises UsageError if another one has its place."""
-    finished = sorted(folder.parent.glob("*/lesions.json"))
+    finished = sorted(folder.parent.glob("[!.]*/lesions.json"))
     for path in finished:
         stored = read_json(path, "the record of a body")
         if not isinstance(stored, dict):

@@ -229,9 +229,11 @@ def _compute_alone() -> None:
 def _prepare(case: Case, *, folder: Path, spacing: Spacing) -> CachedCase | Skipped:
     entry = folder / _entry_name(case, spacing)
     try:
-        cached = _read_entry(case, entry) if _is_ready(entry) else None
+        there = entry.exists()
+        cached = _read_entry(case, entry) if there else None
         if cached is None:
-            shutil.rmtree(entry, ignore_errors=True)  # it may be damaged
+            if there:  # and damaged; what is there by now is another run's
+                shutil.rmtree(entry, ignore_errors=True)
             _build_entry(case, spacing, entry)
             cached = _read_entry(case, entry)
         if cached is None:

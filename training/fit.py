@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 
-from training.held_back import write_lists
 from training.options import FitOptions, parsed_as
 from training.preparation import split_patients
 from training.session import open_session
@@ -20,9 +19,6 @@ def main(args: argparse.Namespace) -> int:
     with open_session(training) as session:
         data = session.prepare_data()
         split = split_patients(data, options.split, training.recipe.seed)
-        if session.processes.is_first:
-            for role, (path, count) in write_lists(data, split, training.data.out).items():
-                log.info("%s: %d cases, listed in %s", role, count, path)
         name = options.name or training.data.out.resolve().name
         run = session.train(name, data, split, training.data.out, training.network.init)
         if run.finished:

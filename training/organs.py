@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from algorithm.network.blocks import Conv, PReLU, instance_norm
 from algorithm.network.h2aseg import H2ASeg
+from training.parallel import Processes
 
 ORGANS = 10
 """Labels 1 to 10 of an organ map, see ``synthesis.body.Tissue``; 0 is everything else."""
@@ -72,14 +73,23 @@ class _OrganHead(nn.Module):
 
 
 class OrganLoss(nn.Module):
-    """Cross-entropy plus soft Dice of the organs, over the crops whose organs are known."""
+    """Cross-entropy plus soft Dice of the organs, over the crops whose organs are known.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    processes : Processes, optional
+        That share the batch; by default there is one.
+    """
+
+    def __init__(self, processes: Processes | None = None) -> None:
         super().__init__()
+        self.processes = processes or Processes()
         self.loss = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
 
     def forward(self, logits: Tensor, organs: Tensor) -> Tensor:
         """Return the loss as a float32 scalar; 0, with a gradient of 0, where no crop has an organ map.
+
+        The mean over the processes counts each crop with a map alike, whichever process has it.
 
         Parameters
         ----------
@@ -89,8 +99,10 @@ class OrganLoss(nn.Module):
             (B, 1, H, W, D) uint8; every second voxel along each axis is compared.
         """
         known = (organs != UNKNOWN).flatten(1).all(1)
-        if not bool(known.any()):
+        count = known.sum()
+        in_all = self.processes.total(count)
+        if not bool(count):
             return logits.float().sum() * 0.0
         wanted = organs[known][:, :, ::2, ::2, ::2]
         loss: Tensor = self.loss(logits[known].float(), wanted.long())
-        return loss
+        return loss * (self.processes.count * count / in_all)

@@ -88,6 +88,11 @@ class Processes:
             dist.barrier()
 
 
+def is_first_to_be() -> bool:
+    """Tell before the group is joined whether this process will be its first, or is alone."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
+
+
 def join_processes(device: torch.device) -> Processes:
     """Join the group that ``torchrun`` started (NCCL on GPUs, Gloo on CPUs), or be alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))

@@ -8,21 +8,22 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from algorithm.description import Description, Normalisation
+from algorithm.description import Description, Normalisation, PrecisionProof
 from algorithm.errors import UsageError
-from algorithm.files import check_writable
+from algorithm.files import check_writable, claimed
 from algorithm.inference.device import choose_device
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.weights import Checkpoint, build_network, describe_again, load_checkpoint
 from training.cache import CachedCase
+from training.held_back import write_lists
 from training.options import TrainingOptions
-from training.parallel import Processes, join_processes, leave_processes
+from training.parallel import Processes, is_first_to_be, join_processes, leave_processes
 from training.precision import prove_precision, tell
 from training.preparation import PreparedData, describe, parse_normalisation, prepare
 from training.splits import Split, write_split
@@ -96,11 +97,15 @@ class Session:
         if trainer.resume(out):
             log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)
         if self.processes.is_first:
+            for role, (path, count) in write_lists(data, split, out).items():
+                log.info("%s: %d cases, listed in %s", role, count, path)
             write_split(split, out / "split.json")
         return trainer.fit(self._plan(out))
 
     def prove(self, run: Run, cases: Sequence[CachedCase]) -> None:
         """Measure a finished run's checkpoint in low precision and write that into its description.
+
+        What stands there already, of these weights, stays.
 
         Parameters
         ----------
@@ -110,10 +115,12 @@ class Session:
         """
         if self.processes.is_first:
             checkpoint = load_checkpoint(run.checkpoint)
-            prepared = (prepare_cached(case, checkpoint.description) for case in cases[:_MOST_PROOF_CASES])
-            proof = prove_precision(build_network(checkpoint), checkpoint.description, prepared, self.device)
-            log.info(tell(proof))
-            describe_again(checkpoint, precision=proof)
+            how = checkpoint.description
+            if how.precision == PrecisionProof():
+                prepared = (prepare_cached(case, how) for case in cases[:_MOST_PROOF_CASES])
+                proof = prove_precision(build_network(checkpoint), how, prepared, self.device)
+                log.info(tell(proof))
+                describe_again(checkpoint, precision=proof)
         self.processes.wait()
 
     def _description(
@@ -149,7 +156,12 @@ class Session:
 def open_session(options: TrainingOptions) -> Iterator[Session]:
     """Set up memory, threads, device and the process group; leave the group in the end.
 
-    All processes but the first are silent, their warnings and errors aside.
+    All processes but the first are silent, their warnings and errors aside. The first holds the results' folder.
+
+    Raises
+    ------
+    UserError
+        A folder cannot be written, another run holds the results', or there is no such device.
     """
     running = options.running
     reuse_freed_memory()
@@ -165,13 +177,15 @@ def open_session(options: TrainingOptions) -> Iterator[Session]:
         torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     deadline = time.monotonic() + running.time_budget
-    processes = join_processes(device)
-    if not processes.is_first:
-        logging.disable(logging.INFO)
-    try:
-        yield Session(options, device, processes, deadline)
-    finally:
-        leave_processes()
+    # Claimed first: where that is refused, the other processes have not begun to wait for one another.
+    with claimed(options.data.out) if is_first_to_be() else nullcontext():
+        processes = join_processes(device)
+        if not processes.is_first:
+            logging.disable(logging.INFO)
+        try:
+            yield Session(options, device, processes, deadline)
+        finally:
+            leave_processes()
 
 
 def _normalisation(given: str | None, initial: Normalisation | None) -> Normalisation | None:

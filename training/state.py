@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from algorithm.description import Description
-from algorithm.errors import UsageError
+from algorithm.errors import OutputError, UsageError
 from algorithm.files import written_whole
 from training.recipe import Recipe
 from training.sampling import Source
@@ -59,9 +59,21 @@ def fingerprint(
 
 
 def write_state(path: Path, run: Mapping[str, str], progress: Progress, parts: Mapping[str, Any]) -> None:
-    """Write a run's fingerprint, progress and parts (tensors, state dictionaries), atomically."""
+    """Write a run's fingerprint, progress and parts (tensors, state dictionaries), atomically.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, or the disk is full.
+    """
     with written_whole(path) as temporary:
-        torch.save({"recipe": dict(run), "progress": dataclasses.asdict(progress), **parts}, temporary)
+        try:
+            torch.save({"recipe": dict(run), "progress": dataclasses.asdict(progress), **parts}, temporary)
+        except RuntimeError as error:  # torch's own for a write that failed, with nothing of the system's reason
+            raise OutputError(
+                f"{path} could not be stored completely; free some space and repeat the command, which goes on "
+                "from the state before"
+            ) from error
 
 
 def read_state(path: Path, run: Mapping[str, str], device: torch.device) -> tuple[Progress, dict[str, Any]]:

@@ -22,10 +22,11 @@ from algorithm.cases import named_synthetic
 from algorithm.description import Description
 from algorithm.errors import UsageError
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import Checkpoint, save_checkpoint
+from algorithm.weights import Checkpoint
 from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
 from training.device import autocast_dtype
+from training.export import export
 from training.kernels import proven_kernels
 from training.logits import LogitLimit, train_attention_in_low_precision
 from training.losses import DeepSupervisionLoss
@@ -133,7 +134,7 @@ class Trainer:
         whole = NetworkWithOrgans(self.network, organs=has_organs and recipe.organ_weight > 0).to(device)
         self.whole = whole.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.model = self.processes.wrap(self.whole)
-        self.organ_loss = OrganLoss()
+        self.organ_loss = OrganLoss(self.processes)
         self.criterion = DeepSupervisionLoss(processes=self.processes)
         self.optimiser = _optimiser(self.whole, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
@@ -352,7 +353,7 @@ class Trainer:
             provenance["validation"] = scores
         if self.processes.is_first:
             parameters = self.averaged_network().state_dict()
-            save_checkpoint(out, name, parameters, dataclasses.replace(self.description, provenance=provenance))
+            export(out, name, parameters, dataclasses.replace(self.description, provenance=provenance))
         self.processes.wait()
         return out / f"{name}.json"
 

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from algorithm.errors import InvalidImageError, MissingInputError, UsageError
+from algorithm.errors import InvalidImageError, MissingInputError, OutputError, UsageError
+from algorithm.files import claimed
 from synthesis.__main__ import main
 from synthesis.body import Grid, Tissue, paint_balls
 from synthesis.scan import SyntheticBody, synthesise
@@ -243,6 +244,21 @@ def test_a_stopped_run_goes_on_and_changes_nothing(anatomies: Path, tmp_path: Pa
         suv = [array(sitk.ReadImage(str(f / "SUV.nii.gz"))) for f in (one, other)]
         assert np.array_equal(*suv)
     assert len({f.name for f in again}) == 3, "every anatomy is used before one is used twice"
+
+
+def test_a_second_run_in_the_folder_is_refused(anatomies: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path / "out"), pytest.raises(OutputError, match="another run is writing to"):
+        synthesise_many(anatomies, tmp_path / "out", 1, 9, spacing=COARSE, progress=False)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed(anatomies: Path, tmp_path: Path) -> None:
+    options = {"seed": 9, "spacing": COARSE, "progress": False}
+    (folder,) = synthesise_many(anatomies, tmp_path, 1, **options)
+    folder.rename(folder.with_name(f".{folder.name}.partial"))
+    folder.with_name(".another.partial").mkdir()
+    assert synthesise_many(anatomies, tmp_path, 1, **options) == [folder]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(

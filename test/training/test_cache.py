@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -118,6 +119,25 @@ def test_an_entry_that_another_run_made_meanwhile_is_taken(tmp_path, monkeypatch
     monkeypatch.setattr(cache_module, "_crop_centres", slow)
     assert len(build(root, tmp_path).cases) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_only_a_damaged_entry_is_removed(tmp_path, monkeypatch):
+    root = write_tree(tmp_path / "data", "a")
+    remove, removed = shutil.rmtree, []
+
+    def noting(path, **options):
+        removed.append(path)
+        remove(path, **options)
+
+    monkeypatch.setattr(cache_module.shutil, "rmtree", noting)
+    (case,) = build(root, tmp_path).cases
+    assert case.folder not in removed  # another run may have made it meanwhile
+    for file in ("pet.npy", "entry.json"):
+        (case.folder / file).unlink()
+        removed.clear()
+        assert build(root, tmp_path).cases == (case,)
+        assert case.folder in removed
+        assert (case.folder / file).is_file()
 
 
 def test_half_of_the_background_centres_are_hot_healthy_tissue():

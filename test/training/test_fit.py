@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from algorithm.files import claimed
 from algorithm.weights import load_checkpoint
 from test.support.processor import BFLOAT16_HERE
 from test.support.training_runs import (
@@ -224,6 +225,14 @@ def test_wrong_options_end_in_one_sentence(tree, cache_folder, tmp_path, capsys,
     assert err.count("\n") == 1
     assert err.startswith("Error: ")
     assert message in err
+
+
+@pytest.mark.parametrize("command", ["fit", "crossvalidate"])
+def test_a_second_run_in_the_folder_is_refused(tree, cache_folder, tmp_path, capsys, command):
+    with claimed(tmp_path / "run"):
+        assert main([command, *options(tree, cache_folder, tmp_path / "run", "--steps", "1")[1:]]) == 2
+    assert f"another run is writing to {tmp_path / 'run'} at this moment" in capsys.readouterr().err
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["fit", "crossvalidate"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -8,9 +10,12 @@ import sys
 import time
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from algorithm.weights import load_checkpoint
+from algorithm.description import Agreement, Postprocessing, PrecisionProof
+from algorithm.errors import OutputError
+from algorithm.weights import describe_again, load_checkpoint
 from test.conftest import ROOT
 from test.support.training_runs import (
     assert_identical,
@@ -19,6 +24,7 @@ from test.support.training_runs import (
 )
 from test.support.trees import alter, write_tree
 from training.__main__ import main
+from training.state import STATE, Progress, write_state
 
 
 @pytest.mark.numerical
@@ -83,12 +89,42 @@ def test_other_options_do_not_resume(tree, cache_folder, tmp_path, capsys):
     assert "holds a run with other values of seed, steps; repeat its options" in capsys.readouterr().err
 
 
-def test_a_refused_run_leaves_the_split_of_the_first(tree, cache_folder, tmp_path, capsys):
-    assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 0
-    before = (tmp_path / "split.json").read_text()
-    assert main(options(tree, cache_folder, tmp_path, "--steps", "1", "--split", "all")) == 2
+def test_a_refused_run_leaves_the_split_and_the_lists_of_the_first(tree, cache_folder, tmp_path, capsys):
+    assert main(options(tree, cache_folder, tmp_path / "run", "--steps", "1")) == 0
+    before = {path.name: path.read_text() for path in (tmp_path / "run").glob("*.[cj]s*")}
+    assert before.keys() == {"split.json", "validation.csv", "test.csv", "last.json", "best.json"}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"train": ["d", "e"], "validation": ["b"], "test": ["a"]}))
+    assert main(options(tree, cache_folder, tmp_path / "run", "--steps", "1", "--split", str(other))) == 2
     assert "holds a run with other values of ct, pet, training cases" in capsys.readouterr().err
-    assert (tmp_path / "split.json").read_text() == before
+    assert {name: (tmp_path / "run" / name).read_text() for name in before} == before
+
+
+def test_a_finished_run_keeps_what_was_chosen_and_measured_since(tree, cache_folder, tmp_path):
+    line = options(tree, cache_folder, tmp_path, "--steps", "1", "--split", "all")
+    assert main(line) == 0
+    proof = PrecisionProof(3.0, Agreement(9, 1.0, 1.0), Agreement(9, 0.5, 0.5))
+    chosen = {"threshold": 0.3, "overlap": 0.25, "postprocessing": Postprocessing(0.5, 0, 2), "precision": proof}
+    describe_again(load_checkpoint(tmp_path / "last.json"), **chosen)
+    before = (tmp_path / "last.json").read_text()
+
+    assert main(line) == 0
+    assert (tmp_path / "last.json").read_text() == before
+
+
+def test_a_full_disk_is_said_and_leaves_the_state_before(tmp_path):
+    path = tmp_path / STATE
+    write_state(path, {}, Progress(), {"network": torch.zeros(1)})
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match="could not be stored completely; free some space"):
+            write_state(path, {}, Progress(), {"network": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tensorboard_keeps_every_epoch_over_a_resume(tree, cache_folder, tmp_path):
