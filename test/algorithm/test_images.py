@@ -323,7 +323,7 @@ def test_mask_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "touch", refuse)  # file modes do not stop root, as whom containers often test
+    monkeypatch.setattr(Path, "open", refuse)  # file modes do not stop root, as whom containers often test
 
     with pytest.raises(OutputError, match=r"cannot write .*mask\.mha: Permission denied; choose a folder"):
         images.write_mask(np.zeros(SIZE[::-1], np.uint8), volume(0, 1), tmp_path / "mask.mha")
