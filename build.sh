@@ -31,12 +31,13 @@ arguments=(
 
 case "$#:${1:-}" in
     0:)
-        check_weights "$WEIGHTS_JSON"
-        others=$(find "$ROOT/weights" -maxdepth 1 -name '*.safetensors' ! -name "${WEIGHTS##*/}" -exec basename {} ';')
-        [ -z "$others" ] || fail "weights/ holds ${others//$'\n'/, } beside ${WEIGHTS##*/}, and the image would average \
+        check_weights
+        weights=${WEIGHTS_JSON%.json}.safetensors
+        others=$(find "$ROOT/weights" -maxdepth 1 -name '*.safetensors' ! -name "${weights##*/}" -exec basename {} ';')
+        [ -z "$others" ] || fail "weights/ holds ${others//$'\n'/, } beside ${weights##*/}, and the image would average \
 them; move all but one elsewhere, or upload an ensemble by \`./export.sh model CHECKPOINT.json...\`."
         image=h2aseg:$version
-        arguments+=(--file "$ROOT/Dockerfile" --build-arg "WEIGHTS_SHA256=$(sha256_of "$WEIGHTS")")
+        arguments+=(--file "$ROOT/Dockerfile" --build-arg "WEIGHTS_SHA256=$(sha256_of "$weights")")
         arguments+=(--build-arg "EDITION=${EDITION:-}")
         ;;
     1:eval)

@@ -51,7 +51,7 @@ pack_image() { # pack_image NAME: NAME:version and what it holds
 hand_over() { # hand_over INPUT OUT_FOLDER
     local input=$1 out=$2 inputs=$1 image=()
     [ -d "$input" ] || inputs=$(dirname "$input")
-    check_weights "$WEIGHTS_JSON"
+    check_weights
     ensure_environment requirements.txt
     if engine_answers; then
         "$ROOT/build.sh"

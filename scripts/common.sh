@@ -2,7 +2,6 @@
 # It expects ROOT, the project's folder.
 # shellcheck shell=bash
 
-WEIGHTS=$ROOT/weights/h2aseg.safetensors
 WEIGHTS_JSON=$ROOT/weights/h2aseg.json
 VENV=$ROOT/.venv
 PYTHON=$VENV/bin/python
@@ -32,8 +31,9 @@ sha256_of() { # sha256_of FILE: prints its hash (macOS has shasum only)
     if command -v sha256sum > /dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
-check_weights() { # check_weights CHECKPOINT.json: fails unless it and its weights are there, whole, and fit together
-    local json=$1 weights=${1%.json}.safetensors file actual
+check_weights() { # check_weights [CHECKPOINT.json]: fails unless it and its weights are there, whole, and fit together
+    local json=${1:-$WEIGHTS_JSON} weights file actual
+    weights=${json%.json}.safetensors
     for file in "$weights" "$json"; do
         [ -s "$file" ] || fail "$file is missing or empty; clone the repository again, or put your checkpoint there."
     done
