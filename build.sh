@@ -32,7 +32,7 @@ arguments=(
 case "$#:${1:-}" in
     0:)
         check_weights
-        weights=${WEIGHTS_JSON%.json}.safetensors
+        weights=$(weights_of "$WEIGHTS_JSON")
         others=$(find "$ROOT/weights" -maxdepth 1 -name '*.safetensors' ! -name "${weights##*/}" -exec basename {} ';')
         [ -z "$others" ] || fail "weights/ holds ${others//$'\n'/, } beside ${weights##*/}, and the image would average \
 them; move all but one elsewhere, or upload an ensemble by \`./export.sh model CHECKPOINT.json...\`."

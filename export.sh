@@ -71,7 +71,7 @@ pack_model() { # pack_model CHECKPOINT.json...: each with the weights that it de
     for json in "$@"; do
         json=$(from_caller "$json")
         check_weights "$json"
-        files+=(--directory "$(dirname "$json")" "$(basename "$json")" "$(basename "${json%.json}").safetensors")
+        files+=(--directory "$(dirname "$json")" "$(basename "$json")" "$(basename "$(weights_of "$json")")")
     done
     # --mode: the container's user is not the one who unpacks, and must be able to read.
     # --mtime, --owner, --group: nothing of this machine, so that the same weights give the same archive.

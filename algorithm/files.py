@@ -202,13 +202,12 @@ def is_same_file(a: Path, b: Path) -> bool:
 def _held(temporary: Path) -> Iterator[None]:
     """Make a temporary file and keep it locked, so that no other process takes it for a killed one's.
 
-    It is made here so that the system's own reason is known where it cannot be: image writers swallow it.
+    It is made here so that the system's own reason is known where it cannot be: image writers swallow it. It is
+    made and opened in one step, as another process may sweep at any time.
     """
     with contextlib.ExitStack() as stack:
         while True:
-            stream = stack.enter_context(
-                temporary.open("ab")
-            )  # in one step: another process may sweep at any time
+            stream = stack.enter_context(temporary.open("ab"))
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(stream, fcntl.LOCK_EX)
             if os.fstat(stream.fileno()).st_nlink:

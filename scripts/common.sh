@@ -31,9 +31,13 @@ sha256_of() { # sha256_of FILE: prints its hash (macOS has shasum only)
     if command -v sha256sum > /dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
+weights_of() { # weights_of CHECKPOINT.json: prints the file of the weights that it describes
+    printf '%s\n' "${1%.json}.safetensors"
+}
+
 check_weights() { # check_weights [CHECKPOINT.json]: fails unless it and its weights are there, whole, and fit together
     local json=${1:-$WEIGHTS_JSON} weights file actual
-    weights=${json%.json}.safetensors
+    weights=$(weights_of "$json")
     for file in "$weights" "$json"; do
         [ -s "$file" ] || fail "$file is missing or empty; clone the repository again, or put your checkpoint there."
     done

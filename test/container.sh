@@ -171,7 +171,7 @@ trap finish EXIT
 prepare_inputs
 check_image 'algorithm requirements.lock requirements.txt weights'
 check 'image: the API' is "$(label org.grand-challenge.api-method)" invoke
-check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "${WEIGHTS_JSON%.json}.safetensors")"
+check "image: the weights' sha256" is "$(label h2aseg.weights.sha256)" "$(sha256_of "$(weights_of "$WEIGHTS_JSON")")"
 
 command_line 'command line' "$WORK/inputs/images"
 REFERENCE=$(only_file "$WORK/runs/command line/output/images")

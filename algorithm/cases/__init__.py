@@ -37,12 +37,13 @@ from algorithm.cases.names import (
     tracer_of,
 )
 from algorithm.cases.study import Study, read_study, reason, truth_on
-from algorithm.cases.table import COLUMNS, Row, is_yes, read_rows, read_table, require_column
+from algorithm.cases.table import COLUMNS, OWN_GRID, Row, is_yes, read_rows, read_table, require_column
 
 __all__ = [
     "COLUMNS",
     "IMAGE_SUFFIXES",
     "LAYOUTS",
+    "OWN_GRID",
     "WHERE_CASES_LIE",
     "Case",
     "DataSet",

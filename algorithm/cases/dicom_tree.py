@@ -58,8 +58,10 @@ def _note(studies: dict[str, _Study], folder: Path, names: Iterable[str]) -> Non
             header = read_header(folder / name)
         except (OSError, ValueError):
             continue
-        modality = text(header, "Modality").upper() if header is not None else ""
-        if header is not None and modality in (_PET, _CT):
+        if header is None:
+            continue
+        modality = text(header, "Modality").upper()
+        if modality in (_PET, _CT):
             study = studies.setdefault(text(header, "StudyInstanceUID"), _Study())
             study.modalities.add(modality)
             if folder not in study.folders:

@@ -25,7 +25,7 @@ COLUMNS = (
     "synthetic",
 )
 
-_OWN_GRID = "own"
+OWN_GRID = "own"
 
 _MOST_BYTES = 64 * 2**20
 _LONGEST_NAME = 200  # of a case; masks, reports and pictures are called after it
@@ -147,17 +147,17 @@ def _case(path: Path, name: str, row: Row) -> Case:
             raise MissingInputError(
                 f"{path} names the {role} {shown(file)} of case {shown(name)}, which is not there; correct it"
             )
-    if row["truth_grid"] not in ("", _OWN_GRID):
+    if row["truth_grid"] not in ("", OWN_GRID):
         raise UsageError(
             f"the table {path} has {shown(row['truth_grid'])} as the truth_grid of {shown(name)}; give "
-            f"{_OWN_GRID}, or nothing where the truth lies on the PET's grid"
+            f"{OWN_GRID}, or nothing where the truth lies on the PET's grid"
         )
     return Case(
         name,
         files["ct"],
         files["pet"],
         files.get("truth"),
-        truth_on_own_grid=row["truth_grid"] == _OWN_GRID,
+        truth_on_own_grid=row["truth_grid"] == OWN_GRID,
         synthetic=is_yes(row["synthetic"]),
         patient=row["patient"],
         tracer=row["tracer"].strip().lower() or None,

@@ -232,8 +232,8 @@ def _header(path: Path) -> Any:
             setattr(header, keyword, None)
     if header.PatientSex not in ("M", "F", "O"):  # the enumerated values of (0010,0040); others would be refused
         header.PatientSex = None
-    dates = pydicom.valuerep.DA, pydicom.valuerep.DA, pydicom.valuerep.TM
-    for keyword, kind in zip(("PatientBirthDate", "StudyDate", "StudyTime"), dates, strict=True):
+    date, time = pydicom.valuerep.DA, pydicom.valuerep.TM
+    for keyword, kind in (("PatientBirthDate", date), ("StudyDate", date), ("StudyTime", time)):
         if not _is_valid(kind, header[keyword].value):
             setattr(header, keyword, None)
     return header

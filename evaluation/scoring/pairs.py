@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from algorithm.cases import IMAGE_SUFFIXES, Row, case_name, list_cases, masks_in, read_table, tracer_of
+from algorithm.cases import IMAGE_SUFFIXES, OWN_GRID, Row, case_name, list_cases, masks_in, read_table, tracer_of
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.outputs import MASK_NAME
 
@@ -135,7 +135,7 @@ def _listed_pair(
     if predicted_path is not None and not predicted_path.exists():
         predicted_path = None
     subset = row["subset"] or row["tracer"] or tracer_of(case)
-    return Pair(case, true_path, predicted_path, subset, truth_on_own_grid=row["truth_grid"] == "own")
+    return Pair(case, true_path, predicted_path, subset, truth_on_own_grid=row["truth_grid"] == OWN_GRID)
 
 
 def _located(name: str, folder: Path, beside: Path) -> Path:
