@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from algorithm.errors import MissingInputError
 from algorithm.jsonfile import JSON
 
-MOST_POINTS = 1_000_000
+MOST_POINTS = 100_000
 """More are refused: six scribbles have some hundreds."""
 
 _KINDS = {"tumor": True, "tumour": True, "background": False}

@@ -127,8 +127,17 @@ def play(case: Case, segment: Segment, *, edition: str, kind: str, steps: int, s
 
 
 def clicks_json(drawn: Sequence[Scribble]) -> str:
-    """Return ``lesion-clicks.json`` as grand-challenge writes it, all points in the order of their drawing."""
-    points = [{"point": point, "name": scribble.label} for scribble in drawn for point in scribble.points.tolist()]
+    """Return ``lesion-clicks.json`` as the organisers' loop writes it.
+
+    All tumour points come before the background's, line after line, and a line's by x, then y: not along the line.
+    """
+    points = [
+        {"point": point, "name": label}
+        for label in ("tumor", "background")
+        for scribble in drawn
+        if scribble.label == label
+        for point in sorted(scribble.points.tolist())
+    ]
     return json.dumps({"version": _FILE_VERSION, "type": "Multiple points", "points": points})
 
 

@@ -19,9 +19,10 @@ from algorithm.jsonfile import read_json
 from algorithm.scribbles import Scribbles, parse_scribbles
 from algorithm.weights import load_checkpoint
 from evaluation.__main__ import main as command
-from evaluation.interactive.loop import STEPS, Played, kinds_of, play
+from evaluation.interactive.loop import STEPS, Played, clicks_json, kinds_of, play
 from evaluation.interactive.network import InProcess
 from evaluation.interactive.results import summarise, table, to_content
+from evaluation.interactive.scribbles import Scribble
 from evaluation.scoring.score import to_json
 from test.conftest import ROOT
 from test.support.checkpoints import write_checkpoint
@@ -82,6 +83,14 @@ def test_each_call_has_one_scribble_more(box: Case) -> None:
     assert counts == np.cumsum(added).tolist()
     assert all(each > 0 for each in added[1:])
     assert played.values("dice") == sorted(played.values("dice"))
+
+
+def test_the_file_has_the_organisers_order() -> None:
+    along = np.array([[3, 1, 5], [2, 1, 5], [1, 2, 5], [2, 3, 5]])
+    file = json.loads(clicks_json([Scribble("background", along), Scribble("tumor", along[::-1] + 1)]))
+
+    assert [each["name"] for each in file["points"]] == ["tumor"] * 4 + ["background"] * 4
+    assert [each["point"] for each in file["points"][4:]] == [[1, 2, 5], [2, 1, 5], [2, 3, 5], [3, 1, 5]]
 
 
 def test_it_is_seeded_by_case_and_number(box: Case) -> None:

@@ -169,6 +169,17 @@ def test_the_larger_error_decides_and_a_tie_is_tumour(
     assert (scribble.points[:, 1] == (1 if label == "tumor" else 3)).all()
 
 
+def test_the_longer_line_decides_not_the_larger_error(rng: np.random.Generator) -> None:
+    truth, mask = np.zeros((2, 3, 7, 12), dtype=bool)
+    truth[0, 1:6, 1:6] = True  # 25 voxels, thinned to a few
+    mask[2, 3, 1:10] = True  # 9 voxels in a row
+    scribble = draw(truth, mask, "centreline", rng)
+
+    assert scribble is not None
+    assert scribble.label == "background"
+    assert len(scribble.points) == 9
+
+
 def test_no_scribble_for_an_empty_truth_or_a_perfect_mask(rng: np.random.Generator) -> None:
     empty, some = np.zeros((2, 3, 4, 5), dtype=bool)
     some[1, 1, 1:4] = True
