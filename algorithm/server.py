@@ -35,6 +35,7 @@ Job = Callable[[float], None]
 
 _LONGEST_WAIT_S = 0.2
 _LARGEST_BODY = 2**20  # bytes of a request; the platform sends none
+_LONGEST_NUMBER = 10  # digits
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,10 @@ class _Server(http.server.ThreadingHTTPServer):
             with contextlib.suppress(queue.Empty):
                 return self.calls.get(timeout=_LONGEST_WAIT_S)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing on stderr of a caller that hung up, as a poller may: what stands there is a failure."""
+        log.debug("the connection of %s ended: %s", client_address, sys.exception())
+
     def drain(self) -> None:
         """Answer those whose job will not be done, and give their threads a moment to send it."""
         waiting = [self.current] if self.current and not self.current.answered.is_set() else []
@@ -173,7 +178,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _discard_body(self) -> bool:
         """Read what came with the request, so that the connection can be used again; False if it is too much."""
         length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > _LARGEST_BODY or self.headers.get("Transfer-Encoding"):
+        known = length.isdecimal() and len(length) <= _LONGEST_NUMBER and not self.headers.get("Transfer-Encoding")
+        if not known or int(length) > _LARGEST_BODY:
             self.close_connection = True
             return False
         self.rfile.read(int(length))

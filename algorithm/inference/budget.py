@@ -33,9 +33,12 @@ class Budget:
     ----------
     deadline : float
         On the clock of ``time.monotonic``; infinite for none.
+    grace_s : float
+        By so much a first pass may be late that is more than half done: to throw it away would cost more.
     """
 
     deadline: float = float("inf")
+    grace_s: float = 0.0
 
     @classmethod
     def of_limit(cls, limit_s: float | None, reserve_s: float, started: float) -> Budget:
@@ -46,11 +49,11 @@ class Budget:
         limit_s : float or None
             Seconds; None: no limit.
         reserve_s : float
-            Seconds of them that are kept for the rest.
+            Seconds of them that are kept for the rest, rather too many; half of them are the grace.
         started : float
             Moment from which the limit counts, on the clock of ``time.monotonic``.
         """
-        return cls() if limit_s is None else cls(started + limit_s - reserve_s)
+        return cls() if limit_s is None else cls(started + limit_s - reserve_s, reserve_s / 2)
 
     @property
     def remaining_s(self) -> float:

@@ -159,7 +159,7 @@ class CaseRun:
         self._done = _Done()
         for network, volumes, windows in zip(self._networks, inputs, plans, strict=True):
             one = Pass(network, volumes, windows, self._flips[0], self._how, self._observer)
-            if not self._add(one, sums):
+            if not self._add(one, sums, needed=True):
                 raise FloatingPointError
         further, stopped = self._flips[1:], "all flips were done"
         focused = self._focused(sums, inputs) if further and self._focus is not None else plans
@@ -216,12 +216,12 @@ class CaseRun:
                 self._note(f"windows of pass {number} were left out, not being finite in {self._how.dtype}")
         return None
 
-    def _add(self, one: Pass, sums: Sums) -> bool:
+    def _add(self, one: Pass, sums: Sums, *, needed: bool = False) -> bool:
         """Do one pass and tell whether all its windows were finite."""
         began, number = time.monotonic(), self._done.passes + 1
         on_cpu = self._how.device.type == "cpu"
         with self._progress.bar_of(f"pass {number}", len(one.windows), worth_it=on_cpu) as bar:
-            finite = one.add_to(sums, self._budget, bar)
+            finite = one.add_to(sums, self._budget, bar, needed=needed)
         seconds = time.monotonic() - began
         self._done.count(seconds, len(one.windows))
         self._progress.say(f"pass {number} of {self._planned} took {seconds:.1f} s")
@@ -234,10 +234,10 @@ class CaseRun:
     def _fit_to_time(self) -> None:
         """Time a window and enlarge the steps until one pass fits; say how long it will take.
 
-        A GPU without a limit is not timed: its two batches would take as long as a third of a body.
+        Without a limit nothing is timed: the two batches would be a tenth of a body on a CPU, a third on a GPU.
         """
         self._inputs = self._asked
-        if self._how.device.type == "cuda" and math.isinf(self._budget.deadline):
+        if math.isinf(self._budget.deadline):
             return
         seconds = [self._time_window(*member) for member in zip(self._networks, self._inputs, strict=True)]
 

@@ -162,8 +162,16 @@ class Pass:
     observer: Observer | None = None
 
     @torch.inference_mode()
-    def add_to(self, sums: Sums, budget: Budget, bar: tqdm[NoReturn]) -> bool:
+    def add_to(self, sums: Sums, budget: Budget, bar: tqdm[NoReturn], *, needed: bool = False) -> bool:
         """Add all windows to the sums; those with a value that is not finite are left out.
+
+        Parameters
+        ----------
+        sums : Sums
+        budget : Budget
+        bar : tqdm
+        needed : bool
+            There is no mask without this pass: once more than half done, it may take the budget's grace.
 
         Returns
         -------
@@ -189,7 +197,8 @@ class Pass:
             done += len(batch.starts)
             if done >= _TELLING_WINDOWS:
                 seconds_to_go = (time.monotonic() - began) / done * (len(self.windows) - done)
-                if not budget.allows(seconds_to_go):
+                grace_s = budget.grace_s if needed and 2 * done > len(self.windows) else 0.0
+                if not budget.allows(seconds_to_go - grace_s):
                     raise TooSlowError(seconds_to_go / max(budget.remaining_s, 1.0))
         self.how.synchronise()
         return bool(all_finite)

@@ -130,7 +130,7 @@ class Predictor:
     def networks_in(self, how: Execution) -> Sequence[Network]:
         """Return the networks for an execution; other ones than those kept are made for the case that asks."""
         placed = self._placed_for(how)
-        if how.cuda_graph and placed is self._placed and how.batch == self.execution.batch:
+        if how.cuda_graph and self._graphs and placed is self._placed and how.batch == self.execution.batch:
             return self._graphs
         for each in self._graphs:  # their memory may be what is wanted
             each.forget()

@@ -14,6 +14,8 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.__main__ import main
+from algorithm.inference import case_run
+from algorithm.inference.passes import Pass
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
 from test.conftest import ROOT
@@ -191,15 +193,32 @@ class TestPredict:
         assert (report["edition"], report["ct"], report["pet"]) == (None, str(CT), str(PET))
 
     def test_a_cpu_says_how_long_it_will_take_and_shows_a_bar(
-        self, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        tmp_path: Path,
+        checkpoint: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        assert main(["predict", str(CT), str(PET), str(tmp_path), "--weights", str(checkpoint), *QUICK]) == 0
+        monkeypatch.setattr(case_run, "flip_order", lambda: ((),))  # of the eight that the limit would allow
+        arguments = ["predict", str(CT), str(PET), str(tmp_path), "--weights", str(checkpoint), *QUICK[:-2]]
+        assert main([*arguments, "--time-limit", "1000"]) == 0
 
         streams = capsys.readouterr()
         windows = json.loads((tmp_path / "report.json").read_text())["windows"]
         assert re.search(r"one pass will take about \d+ s on cpu", streams.out)
         assert f"pass 1:   0%|          | 0/{windows} " in streams.out
         assert streams.err == ""
+
+    def test_without_a_limit_no_window_is_computed_to_time_it(
+        self, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Pass, "seconds_per_window", lambda _: pytest.fail("a window was timed"))
+
+        assert main(["predict", str(CT), str(PET), str(tmp_path), "--weights", str(checkpoint), *QUICK]) == 0
+
+        streams = capsys.readouterr()
+        assert "will take" not in streams.out
+        assert "pass 1:   0%|" in streams.out
 
     def test_report_and_picture_elsewhere(self, tmp_path: Path, checkpoint: Path) -> None:
         elsewhere = ["--report", str(tmp_path / "r.json"), "--picture", str(tmp_path / "p.png")]

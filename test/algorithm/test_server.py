@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -86,6 +88,18 @@ def wait_for(service: Service, line: str) -> None:
     while line not in service.log():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def reset_after(service: Service, request: bytes) -> str:
+    """Ask, take a part of the answer, and reset the connection; an empty request is none."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as caller:
+        answer = b""
+        if request:
+            caller.sendall(request + b"\r\n\r\n")
+            answer = caller.recv(20)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.2)
+    return answer.decode()
 
 
 def test_health_waits_for_the_weights(tmp_path: Path) -> None:
@@ -172,6 +186,22 @@ def test_a_body_that_is_too_large_is_refused(service: Service) -> None:
     connection.putheader("Content-Length", str(2**40))
     connection.endheaders()
     assert connection.getresponse().status == 413
+
+
+def test_a_length_of_many_digits_is_refused(service: Service) -> None:
+    service.wait_until_ready()
+    assert "413" in reset_after(service, b"POST /invoke HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000)
+    assert service.end()[:2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"", b"GET /health HTTP/1.1\r\nHost: a"], ids=["nothing asked", "health"]
+)
+def test_a_caller_that_hangs_up_leaves_nothing_on_stderr(service: Service, request_line: bytes) -> None:
+    service.wait_until_ready()
+    reset_after(service, request_line)
+    assert service.ask("GET", "/health")[0] == 200
+    assert service.end()[:2] == (0, "")
 
 
 def test_sigterm_ends_an_idle_server_at_once(service: Service) -> None:

@@ -73,6 +73,28 @@ class TestBudget:
         with pytest.raises(TooSlowError, match=r"one pass takes 1\.5 times the time that is left"):
             predictor_of(None).predict([member], clock.budget(32))
 
+    def test_a_first_pass_that_is_nearly_done_may_take_the_grace(self, clock: Clock) -> None:
+        size = (128, 32, 16)  # seven windows
+        member = member_of(clock.slow(lambda call: 1.0 if call < 2 + 4 else 2.0), size)
+        budget = Budget(clock.now + 10, grace_s=4.0)  # 9.7 s are expected, 12 are taken
+
+        prediction = predictor_of(None).predict([member], budget)
+
+        assert_pointwise(prediction, member)
+        assert prediction.passes == 1
+        assert budget.remaining_s == -2
+
+    def test_one_that_is_not_half_done_is_given_up(self, clock: Clock) -> None:
+        size = (192, 32, 16)  # eleven windows
+        member = member_of(clock.slow(lambda call: 1.0 if call < 2 + 2 else 3.0), size)
+        budget = Budget(clock.now + 14.2, grace_s=10.0)  # after four windows 14 s are to go, 4.2 s are left
+
+        with pytest.raises(TooSlowError):
+            predictor_of(None).predict([member], budget)
+
+    def test_half_of_what_is_kept_for_the_rest_is_the_grace(self, clock: Clock) -> None:
+        assert Budget.of_limit(100.0, 8.0, clock.now) == Budget(clock.now + 92.0, grace_s=4.0)
+
     @pytest.mark.parametrize(("left", "windows", "share"), [(30, 5, None), (24, 4, "25%"), (18, 3, "0%")])
     def test_windows_overlap_less_before_giving_up(
         self, left: float, windows: int, share: str | None, clock: Clock

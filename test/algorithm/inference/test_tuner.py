@@ -12,11 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithm.inference import predictor as predictor_module
 from algorithm.inference import tuner
 from algorithm.inference.budget import Budget
 from algorithm.inference.execution import Execution
 from algorithm.inference.predictor import Predictor
-from algorithm.inference.tuner import BEFORE, FASTER, INSTEAD, NO_MEMORY, SLOWER, TOO_FAR, Trial, Tuned, Tuner
+from algorithm.inference.tuner import (
+    BEFORE,
+    FASTER,
+    INSTEAD,
+    NO_MEMORY,
+    SLOWER,
+    TOO_FAR,
+    Trial,
+    Tuned,
+    Tuner,
+    _Way,
+)
 from algorithm.inference.tuning import Tuning
 from test.support.checkpoints import TINY_PATCH, random_network
 from test.support.predictors import CPU, Clock, Stub, member_of, pointwise
@@ -261,8 +273,40 @@ class TestTime:
 
         assert counted.count(2) == 2 + 1 + 1  # two windows compared, one more to warm up, one timed
 
+    def test_time_that_runs_out_while_the_choice_is_confirmed_is_no_error(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        confirmed, slower = Tuner._confirmed, [1.0]
+
+        def busier(self: Tuner, first: _Way, best: _Way) -> _Way:
+            slower[0] = 50.0
+            return confirmed(self, first, best)
+
+        monkeypatch.setattr(Tuner, "_confirmed", busier)
+
+        def compute(ct: Tensor, pet: Tensor) -> Tensor:
+            clock.now += slower[0] * len(ct) * (0.7 if torch.get_num_threads() == 2 else 1.0)
+            return pointwise(ct, pet)
+
+        networks = [Stub(compute) for _ in range(5)]
+        volumes = member_of(networks[0], SIZE).volumes
+        predictor = Predictor(networks, CPU, torch.float32)  # type: ignore[arg-type]
+        tuned = Tuner(predictor, predictor.execution, [volumes] * 5, (torch.float32,), clock.budget(300)).tune()
+
+        assert tuned.choice.threads in {2, 4}
+
 
 class TestUse:
+    def test_a_graph_that_was_not_kept_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            predictor_module, "GraphedNetwork", lambda network, batch: ("graph of", network, batch)
+        )
+        predictor = Predictor([Stub(pointwise), Stub(pointwise)], CPU, torch.float32)  # type: ignore[list-item]
+
+        networks = predictor.networks_in(replace(predictor.execution, cuda_graph=True))
+
+        assert [each[0] for each in networks] == ["graph of"] * 2  # type: ignore[index]
+
     def test_the_choice_is_used_by_every_case_from_now_on(self) -> None:
         member = member_of(random_network())
         plain = Predictor([random_network()], CPU, torch.float32)
