@@ -7,11 +7,18 @@
 #   ./run.sh --cases LIST_OR_TREE OUT_FOLDER    many studies
 #
 # The first run installs what is needed into .venv, inside this folder. Options are environment variables, e.g.
-# H2ASEG_DEVICE=cpu ./run.sh; `.venv/bin/python -m algorithm predict --help` lists them.
+# H2ASEG_DEVICE=cpu ./run.sh; `.venv/bin/python -m algorithm predict --help` lists them. Paths are the caller's.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/common.sh
 . "$ROOT/scripts/common.sh"
+
+options_from_caller() { # options that are paths, too, are meant from the caller's folder
+    local name
+    for name in H2ASEG_WEIGHTS H2ASEG_REPORT H2ASEG_PICTURE H2ASEG_TUNING H2ASEG_CACHE H2ASEG_CASES; do
+        if [ -n "${!name:-}" ]; then export "$name=$(from_caller "${!name}")"; fi
+    done
+}
 
 predict() { # predict REQUIREMENTS [OPTION...] PATH...: paths as the caller means them
     local requirements=$1 words=() word
@@ -23,6 +30,7 @@ predict() { # predict REQUIREMENTS [OPTION...] PATH...: paths as the caller mean
         esac
     done
     ensure_environment "$requirements"
+    options_from_caller
     cd "$ROOT"
     exec "$PYTHON" -m algorithm predict "${words[@]}"
 }
@@ -30,6 +38,7 @@ predict() { # predict REQUIREMENTS [OPTION...] PATH...: paths as the caller mean
 case $#:${1:-} in
     0:)
         ensure_environment requirements.txt
+        options_from_caller
         cd "$ROOT"
         exec "$PYTHON" -m algorithm run --input test/input --output output
         ;;

@@ -43,6 +43,8 @@ AIR_HU = -1024.0
 MASK_SUFFIXES = (".mha", ".nii.gz")
 
 _GEOMETRY_TOLERANCE_MM = 0.01  # float32 headers round by less; a voxel is a hundred times larger
+_CORNERS_APART = 0.1  # of the smallest spacing: cosines of four decimals move a whole body's corners by less
+_SPACINGS_APART = 1e-3  # relative: another voxel size is another grid, however short the volume is
 _DIRECTION_TOLERANCE = 1e-4
 
 
@@ -124,7 +126,7 @@ def pair_up(ct: sitk.Image, pet: sitk.Image, ct_path: Path, pet_path: Path, chec
     findings.append(check_suv(pet, pet_path, checks))
     ct, found = check_hu(ct, ct_path, checks)
     findings.append(found)
-    resampled = not same_geometry(ct, pet)
+    resampled = ct.GetSize() != pet.GetSize() or corners_apart_mm(ct, pet) >= _GEOMETRY_TOLERANCE_MM
     if resampled:
         ct = _onto_grid(ct, pet, ct_path, pet_path)
     ct.CopyInformation(pet)
@@ -234,7 +236,7 @@ def write_mask(
     instead_of: Sequence[Path] = (),
     staging: Path | None = None,
 ) -> None:
-    """Write a mask with exactly the geometry of another image, compressed and whole.
+    """Write a mask with the geometry of another image, as exactly as the format can, compressed and whole.
 
     The file is read back before it takes its place: on a full disk SimpleITK writes half a .nii.gz in silence.
 
@@ -296,12 +298,22 @@ def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:
-    """Tell whether two images have the same size and their corners the same places, up to rounding in headers."""
-    if a.GetSize() != b.GetSize():
+    """Tell whether two images have the same grid, up to rounding in headers.
+
+    Sizes are equal, voxels too up to a thousandth, and corners lie at the same places up to a tenth of a voxel.
+    NIfTI has axes at right angles only, so that a grid with rounded cosines is stored as the nearest such grid.
+    """
+    if a.GetSize() != b.GetSize() or not np.allclose(a.GetSpacing(), b.GetSpacing(), rtol=_SPACINGS_APART, atol=0):
         return False
+    smallest = float(min(*a.GetSpacing(), *b.GetSpacing()))
+    return corners_apart_mm(a, b) < _CORNERS_APART * smallest
+
+
+def corners_apart_mm(a: sitk.Image, b: sitk.Image) -> float:
+    """Return the largest distance in mm between the same corner of two grids of one size."""
     corners = list(itertools.product(*((0, side - 1) for side in a.GetSize())))
     places_a, places_b = (np.array([image.TransformIndexToPhysicalPoint(c) for c in corners]) for image in (a, b))
-    return bool(np.abs(places_a - places_b).max() < _GEOMETRY_TOLERANCE_MM)
+    return float(np.linalg.norm(places_a - places_b, axis=1).max())
 
 
 def geometry_text(image: sitk.Image | sitk.ImageFileReader) -> str:
@@ -315,6 +327,14 @@ def geometry_text(image: sitk.Image | sitk.ImageFileReader) -> str:
         f"{size_text(image.GetSize())} voxels of {spacing} mm at origin ({numbers(image.GetOrigin(), 2)}), "
         f"direction ({numbers(image.GetDirection(), 4)})"
     )
+
+
+def other_geometry_text(image: sitk.Image, other: sitk.Image) -> str:
+    """Describe the grid of an image after that of another; where both read alike, say how far they are apart."""
+    text = geometry_text(image)
+    if text != geometry_text(other):
+        return text
+    return f"{text}, its corners up to {corners_apart_mm(image, other):.2g} mm away"
 
 
 def _decode(path: Path, what: str, dtype: np.dtype[np.generic] | None = None) -> sitk.Image:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from algorithm.cases import IMAGE_SUFFIXES, case_name, masks_in, read_table, tracer_of
+from algorithm.cases import IMAGE_SUFFIXES, case_name, is_image, masks_in, read_table, tracer_of
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import JSON, read_json
 from algorithm.server import PORT, Job, serve
@@ -289,7 +289,7 @@ def _mask_of(pk: str, outputs: Sequence[SocketValue], folder: Path) -> Path | No
     if not masks:
         return None
     mask_folder = masks[0].path_in(folder / pk / "output")
-    files = sorted(path for path in mask_folder.glob("*") if path.name.endswith(IMAGE_SUFFIXES))
+    files = sorted(path for path in mask_folder.glob("*") if is_image(path))
     if len(files) > 1:
         raise MissingInputError(
             f"expected one mask in {mask_folder}, found {', '.join(path.name for path in files)}"

@@ -23,9 +23,10 @@ from benchmark.history import COLUMNS as HISTORY_COLUMNS
 from evaluation.handover.bundle import BundleSettings, CaseRecord, Manifest
 from evaluation.interactive.loop import Played, Step
 from evaluation.interactive.results import Curve, to_content
+from evaluation.scoring import lesions
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
-from evaluation.scoring.score import CaseScore, report
+from evaluation.scoring.score import CaseScore, report, to_csv
 from test.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -81,6 +82,19 @@ def scores() -> Scores:
 def test_metrics_json() -> None:
     content = report([CaseScore("a", None, False, scores())], [], "V")
     assert table("metrics.json", "Key") == list(content)
+
+
+def test_lesions_json() -> None:
+    content = lesions.report([])
+    assert table("lesions.json", "Key") == list(content)
+    (sizes,) = {tuple(each) for each in content["sizes"]}  # type: ignore[attr-defined]
+    assert table("lesions.json", "Key of a size") == list(sizes)
+
+
+def test_scores_of_each_case_as_csv() -> None:
+    headings = to_csv([], "V").strip().split(",")
+    assert headings == ["case", "subset", "missing", *keys(Scores), "edition"]
+    assert "row per\ncase: `case`, `subset`, `missing` (1: no prediction), its figures and `edition`" in PAGE
 
 
 def test_interact_json() -> None:

@@ -234,6 +234,21 @@ def test_run_takes_paths_as_the_caller_means_them(project: Project) -> None:
     assert result.stdout.splitlines()[-6:] == [str(part) for part in expected]
 
 
+@pytest.mark.parametrize("words", [(), ("ct.mha", "pet.mha", "out")])
+def test_run_takes_paths_in_the_environment_as_the_caller_means_them(
+    project: Project, words: tuple[str, ...]
+) -> None:
+    fake_environment(project)
+    write_script(project.root / ".venv" / "bin" / "python", 'env | grep "^H2ASEG_" | sort\n')
+    options = {
+        f"H2ASEG_{name}": f"my {name}" for name in ("CACHE", "CASES", "PICTURE", "REPORT", "TUNING", "WEIGHTS")
+    }
+    result = project.run("run.sh", *words, **{**options, "H2ASEG_REPORT": "/tmp/r.json", "H2ASEG_DEVICE": "cpu"})
+    expected = {name: str(project.caller / value) for name, value in options.items()}
+    expected |= {"H2ASEG_REPORT": "/tmp/r.json", "H2ASEG_DEVICE": "cpu"}
+    assert dict(line.split("=", 1) for line in result.stdout.splitlines()[-len(expected) :]) == expected
+
+
 @pytest.mark.parametrize(
     "words", [("my study", "out"), ("--cases", "all of them", "out"), ("my study", "pet.mha", "out")]
 )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 import algorithm.errors
+from algorithm.cohort.run import CohortError
 from algorithm.console import PACKAGES
 from algorithm.errors import UserError
 from algorithm.formats.stored import FormatError
+from algorithm.preflight.findings import PreflightError
 from test.conftest import ROOT
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -84,6 +89,21 @@ def test_every_entry_is_of_a_sentence() -> None:
 def test_no_pattern_says_nothing() -> None:
     """A pattern without words of its own would cover everything."""
     assert all(_says_something(pattern) for pattern in patterns())
+
+
+def kinds(of: type[UserError]) -> Iterator[type[UserError]]:
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+@pytest.mark.parametrize("page", [PAGE, PAGE.with_name("outputs.md")], ids=lambda page: page.name)
+def test_every_exit_code_is_told(page: Path) -> None:
+    codes = {str(kind.exit_code) for kind in kinds(UserError)}
+    assert codes >= {str(CohortError.exit_code), str(PreflightError.exit_code)}
+    rows = dict(re.findall(r"^\| ([\d, ]+) \| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert codes <= {code for row in rows for code in row.split(", ")}
+    assert "`preflight IMAGE`" in rows["1"]
 
 
 def test_there_are_sentences() -> None:

@@ -31,6 +31,7 @@ from algorithm.cases.listing import WHERE_CASES_LIE, find_cases, list_cases
 from algorithm.cases.names import (
     IMAGE_SUFFIXES,
     case_name,
+    is_image,
     masks_in,
     named_synthetic,
     patient_of,
@@ -53,6 +54,7 @@ __all__ = [
     "Study",
     "case_name",
     "find_cases",
+    "is_image",
     "is_yes",
     "list_cases",
     "masks_in",

@@ -98,9 +98,9 @@ def _autopet(folder: Path) -> Iterator[Found]:
 def _nnunet(folder: Path) -> Iterator[Found]:
     """Read nnU-Net's raw format, as AutoPET III has it."""
     images, labels = folder / "imagesTr", folder / "labelsTr"
-    names = {re.sub(r"_000[01]\.nii\.gz$", "", path.name) for path in images.glob("*_000[01].nii.gz")}
+    names = {re.sub(r"_000[01]\.nii\.gz$", "", path.name) for path in images.glob("[!.]*_000[01].nii.gz")}
     if names:
-        names |= {path.name.removesuffix(".nii.gz") for path in labels.glob("*.nii.gz")}
+        names |= {path.name.removesuffix(".nii.gz") for path in labels.glob("[!.]*.nii.gz")}
     for name in sorted(names):
         ct, pet, truth = images / f"{name}_0000.nii.gz", images / f"{name}_0001.nii.gz", labels / f"{name}.nii.gz"
         wanted = (f"imagesTr/{ct.name}", f"imagesTr/{pet.name}", f"labelsTr/{truth.name}")
@@ -114,7 +114,7 @@ def _hecktor(folder: Path) -> Iterator[Found]:
     told by their names alone.
     """
     files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.nii.gz")):
+    for path in sorted(folder.rglob("[!.]*.nii.gz")):
         files.setdefault(path.name, []).append(path)
     images = [name for name in files if re.search(r"__[CP]T\.nii\.gz$", name)]
     for name in sorted({re.sub(r"__[CP]T\.nii\.gz$", "", file) for file in images}):
@@ -164,7 +164,7 @@ def _existing(paths: Iterable[Path]) -> list[Path]:
 
 def _in_socket(folder: Path) -> list[Path]:
     """Return the images of a socket; a socket of DICOM files is one image."""
-    files = sorted(path for path in folder.glob("*") if path.is_file())
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     return [folder] if any(path.suffix.lower() == DICOM_SUFFIX for path in files) else files
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from algorithm.errors import MissingInputError
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".tif", ".tiff")
-"""Of the files that a case's name is taken from."""
+"""Of the files that a case's name is taken from, in small letters; capitals are taken too."""
 
 _AUTOPET_III = re.compile(r"(?P<patient>(?P<tracer>fdg|psma)_[0-9a-f]+)_", re.IGNORECASE)
 _TRACER = re.compile(r"(fdg|psma)_", re.IGNORECASE)
@@ -17,7 +17,13 @@ _TRACER = re.compile(r"(fdg|psma)_", re.IGNORECASE)
 def case_name(path: Path | str) -> str:
     """Return the file's name without its image suffix."""
     name = Path(path).name
-    return next((name.removesuffix(suffix) for suffix in IMAGE_SUFFIXES if name.endswith(suffix)), name)
+    suffix = next((each for each in IMAGE_SUFFIXES if name.lower().endswith(each)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is an image; hidden ones, as macOS leaves beside its copies, are none."""
+    return path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".")
 
 
 def tracer_of(name: str) -> str | None:
@@ -47,7 +53,7 @@ def masks_in(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not path.name.endswith(IMAGE_SUFFIXES):
+        if not is_image(path):
             continue
         other = found.setdefault(case_name(path), path)
         if other != path:

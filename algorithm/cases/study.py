@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from algorithm.cases.case import Case
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError, UserError
-from algorithm.images import geometry_text, read_image, read_pet_ct, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_pet_ct, same_geometry
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_study(case: Case) -> Study:
     if not same_geometry(labels, pair.pet):
         raise GeometryError(
             f"{case.truth.name} ({geometry_text(labels)}) does not lie on the grid of {case.pet.name} "
-            f"({geometry_text(pair.pet)}); resample it (a list of cases may say so: truth_grid own)"
+            f"({other_geometry_text(pair.pet, labels)}); resample it (a list of cases may say so: truth_grid own)"
         )
     return Study(ct=pair.ct, pet=pair.pet, seg=_tumour(labels, case.truth))
 

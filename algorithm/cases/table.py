@@ -93,6 +93,11 @@ def read_table(path: Path, needed: Iterable[str] = (), *, others: bool = True) -
     UsageError
         A column is missing, a cell of it empty, or a case stands there twice.
     """
+    if _is_there(path) and path.is_dir():
+        raise UsageError(
+            f"the table of cases must be a CSV, got the folder {path}; name a CSV (`evaluation score` and "
+            "`compare` take a folder of studies where --truth is left out)"
+        )
     if not _is_file(path):
         raise MissingInputError(f"there is no table of cases at {path}; check the path")
     rows = read_rows(path)

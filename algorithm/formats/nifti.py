@@ -31,6 +31,7 @@ _RGB = {128: 3, 2304: 4}
 _MAGICS = {b"n+1\0": False, b"ni1\0": True}  # whether the voxels lie in a second file
 _HEADER_BYTES = 348
 _AGREEMENT_MM = 1.0  # of the two ways to say where the volume lies
+_SPACING_AGREEMENT = 1e-3  # of the two ways to say how large a voxel is, relative
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def _begin(header: _Header, pair: bool) -> int:
 
 def _check_place(header: _Header) -> None:
     """Refuse a header that does not say where the volume lies, or says it in two ways that disagree."""
-    check_spacing(tuple(float(step) for step in header.pixdim[1:4]))
+    steps = tuple(float(step) for step in header.pixdim[1:4])
+    check_spacing(steps)
     if header.qform <= 0 and header.sform <= 0:
         raise FormatError(
             "its header gives neither qform nor sform, so that left and right of the patient are unknown",
@@ -193,6 +195,12 @@ def _check_place(header: _Header) -> None:
         lengths = np.linalg.norm(by_sform[:, :3], axis=0)
         check_spacing(tuple(float(length) for length in lengths))
         check_matrix(by_sform[:, :3] / lengths)
+        if not np.allclose(lengths, steps, rtol=_SPACING_AGREEMENT, atol=0):
+            by_lengths, by_steps = (" x ".join(f"{side:.5g}" for side in sides) for sides in (lengths, steps))
+            raise FormatError(
+                f"its header's sform and pixdim give two voxel sizes, {by_lengths} and {by_steps} mm",
+                "set both alike",
+            )
     if not np.isfinite(by_qform).all():
         raise FormatError("its header's qform is not finite", "correct the header")
     if header.qform > 0 and header.sform > 0:

@@ -130,10 +130,11 @@ def _check_axes(fields: dict[str, str], dimensions: int) -> None:
         columns = [
             decimals(each[1].replace(",", " "), "space directions") for each in found if each[1] is not None
         ]
-        if len({len(column) for column in columns}) != 1 or len(columns) < min(dimensions, 3):
+        if len({len(column) for column in columns}) != 1 or len(columns) < dimensions:
             got = shown(fields["space directions"])
             raise FormatError(
-                f"its header's space directions must be {dimensions} vectors, got {got}", "correct the header"
+                f"its header's space directions must be {dimensions} vectors, got {got}",
+                "correct the header" if dimensions <= 3 else "write one volume of three axes",
             )
         if len(columns) == len(columns[0]):
             lengths = [float(np.linalg.norm(column)) for column in columns]

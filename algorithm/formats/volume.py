@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ SUFFIXES = tuple(_READERS)
 
 _POINTER = b"version https://git-lfs"
 _NO_COSINE = 1e-30
+_ADDRESSED = re.compile(r"\w+ ?\(0x[0-9a-fA-F]+\): ")  # an object of ITK's, as in "NrrdImageIO(0x5558a24e): "
 _one_capture = threading.RLock()  # CT and PET are read at the same time, and a process has one descriptor 2
 _FORMATS = ", ".join(SUFFIXES[:-1]) + " or " + SUFFIXES[-1]
 
@@ -134,11 +136,11 @@ def stderr_captured(lines: list[str]) -> Iterator[None]:
 
 
 def itk_reason(error: RuntimeError) -> str:
-    """Return ITK's reason on one line: what follows its last "ERROR:" or "Reason:"."""
+    """Return ITK's reason on one line: what follows its last "ERROR:" or "Reason:", without C++ addresses."""
     text = " ".join(str(error).split())
     for mark in ("ITK ERROR:", "sitk::ERROR:", "Reason:"):
         text = text.rpartition(mark)[2] or text
-    return shown(text.strip())
+    return shown(_ADDRESSED.sub("", text.strip()))
 
 
 def _unknown(path: Path) -> tuple[str, str]:

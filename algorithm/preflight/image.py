@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ def check_image(args: argparse.Namespace) -> int:
     """
     _check_options(args)
     edition = Edition.named(args.edition) if args.edition else None
-    model = _model_folder(args.weights)
+    model = args.weights and args.weights.resolve()
     try:
         with _archive_of(args.image) as (path, compressed):
             findings, method, names = _examined(path, compressed, model)
@@ -70,17 +71,23 @@ def check_image(args: argparse.Namespace) -> int:
 def _check_options(args: argparse.Namespace) -> None:
     if args.time_limit is not None and not args.time_limit > 0:
         raise UsageError(f"--time-limit must be a positive number of seconds, got {args.time_limit:g}")
+    if args.weights is not None and not args.weights.exists():
+        raise MissingInputError(f"there are no weights at {args.weights}; name a checkpoint or a folder of them")
     if not 0 < args.memory_limit < 1024:
         raise UsageError(f"--memory-limit must be a number of GiB between 0 and 1024, got {args.memory_limit:g}")
 
 
-def _model_folder(weights: Path | None) -> Path | None:
-    """Return the folder to mount at ``/opt/ml/model`` where weights are named."""
-    if weights is None:
-        return None
-    if not weights.exists():
-        raise MissingInputError(f"there are no weights at {weights}; name a folder that holds a checkpoint")
-    return (weights if weights.is_dir() else weights.parent).resolve()
+def _model_folder(weights: Path | None, scratch: Path) -> Path | None:
+    """Return the folder to mount at ``/opt/ml/model``; of one checkpoint, a folder with a copy of it alone."""
+    if weights is None or weights.is_dir():
+        return weights
+    folder = scratch / "model"
+    folder.mkdir()
+    for path in (weights.with_suffix(".json"), weights.with_suffix(".safetensors")):
+        shutil.copyfile(path, folder / path.name)
+        (folder / path.name).chmod(0o644)  # the image's user is none of this machine's
+    folder.chmod(0o755)
+    return folder
 
 
 @contextlib.contextmanager
@@ -156,7 +163,13 @@ def _tried(
         if Path(image).is_file():
             image = stack.enter_context(loaded(path, names))
         conditions = Conditions(
-            image, method, source.resolve(), edition, args.time_limit, args.memory_limit, model
+            image,
+            method,
+            source.resolve(),
+            edition,
+            args.time_limit,
+            args.memory_limit,
+            _model_folder(model, scratch),
         )
         log.info("running a job (%s) twice: under the strict flags and under today's", method)
         return both_flags(conditions, scratch)

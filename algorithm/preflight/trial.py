@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from algorithm.errors import UserError
-from algorithm.images import geometry_text, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_mask, same_geometry
 from algorithm.preflight.case import copy_job
 from algorithm.preflight.engine import Container, Ended, give_back_files, has_gpu
 from algorithm.preflight.findings import DoubtfulError, Finding, NotTriedError, RefusedError, carried_out
@@ -277,7 +277,7 @@ def _mask(outcome: _Outcome) -> str:
     pet = sitk.ReadImage(str(_only(outcome.job.pet)))
     if not same_geometry(mask, pet):
         raise RefusedError(
-            f"the mask must have the PET's geometry, {geometry_text(pet)}, got {geometry_text(mask)}; "
+            f"the mask must have the PET's geometry, {geometry_text(pet)}, got {other_geometry_text(mask, pet)}; "
             "copy it from the PET (CopyInformation)"
         )
     voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))

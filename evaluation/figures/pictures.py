@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from algorithm.cases import WHERE_CASES_LIE, Case, case_name, list_cases
 from algorithm.errors import GeometryError, MissingInputError, UsageError
-from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 from algorithm.outputs import SOFTWARE, written_as
 from algorithm.picture import BLACK_SUV
 from algorithm.postprocessing import lesions
@@ -102,7 +102,8 @@ def map_errors(pet: sitk.Image, truth: sitk.Image, prediction: sitk.Image) -> Er
     for mask, what in ((truth, "truth"), (prediction, "prediction")):
         if not same_geometry(mask, pet):
             raise GeometryError(
-                f"the {what} ({geometry_text(mask)}) does not lie on the PET's grid ({geometry_text(pet)})"
+                f"the {what} ({geometry_text(mask)}) does not lie on the PET's grid "
+                f"({other_geometry_text(pet, mask)})"
             )
     upright = [sitk.DICOMOrient(image, "LPS") for image in (pet, truth, prediction)]
     suv, true, predicted = (sitk.GetArrayFromImage(image) for image in upright)

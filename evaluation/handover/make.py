@@ -163,7 +163,7 @@ def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], editio
     if not pairs:
         return None
     results: list[CaseScore] = list(score_pairs(pairs, RULES[edition]))
-    return to_json(report(results, pairs, edition)), to_csv(results)
+    return to_json(report(results, pairs, edition)), to_csv(results, edition)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -66,7 +66,10 @@ def changed_metrics(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[
         yield str(error)
     try:
         table = (bundle / METRICS_CSV).read_text(encoding="utf-8")
-        if not close(_rows(table), _rows(scored[1]), _METRICS_TOLERANCE):
+        given, expected = _rows(table), _rows(scored[1])
+        if given and "edition" not in given[0]:  # an older bundle
+            expected = [row[:-1] for row in expected]
+        if not close(given, expected, _METRICS_TOLERANCE):
             yield f"{METRICS_CSV} {rules}"
     except (UnicodeDecodeError, csv.Error) as error:
         yield f"{METRICS_CSV} is no table: {error}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from algorithm.errors import InstallationError, MissingInputError, UsageError, UserError
 from algorithm.files import sha256_of
-from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 from evaluation.handover.bundle import (
     BundleSettings,
     CaseRecord,
@@ -159,7 +159,7 @@ def _repeat(
     repeated = predict(folder / case.ct.path, folder / case.pet.path, weights, settings).mask > 0
     mask, pet = read_mask(bundle / case.mask), read_image(folder / case.pet.path, "PET")
     if not same_geometry(mask, pet):
-        return _Repeated(case.name, grids=f"{geometry_text(mask)}, its PET {geometry_text(pet)}")
+        return _Repeated(case.name, grids=f"{geometry_text(mask)}, its PET {other_geometry_text(pet, mask)}")
     given = sitk.GetArrayViewFromImage(mask) > 0
     return _Repeated(case.name, given.size, int(np.count_nonzero(given != repeated)), dice(given, repeated))
 

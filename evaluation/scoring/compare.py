@@ -164,7 +164,7 @@ def parse_methods(texts: Sequence[str]) -> dict[str, Path]:
 def compare(
     scored: dict[str, list[CaseScore]], reference: str, metrics: Sequence[str], *, seed: int = 0
 ) -> list[Line]:
-    """Compare methods with a reference, metric by metric, over the cases that both have.
+    """Compare methods with a reference, metric by metric; differences are over the cases that both have.
 
     Parameters
     ----------
@@ -248,9 +248,9 @@ def bootstrap_interval(values: Values, seed: int) -> Interval:
 def caption(reference: str, edition: str, seed: int) -> str:
     """Say in one sentence how the table was made."""
     return (
-        f"Rules of edition {edition}; differences and two-sided Wilcoxon signed-rank tests against {reference}, "
-        "paired by case, p corrected after Holm within a metric; percentile bootstrap intervals of means "
-        f"({RESAMPLES} resamples, seed {seed})."
+        f"Rules of edition {edition}; means over each method's own n cases, differences and two-sided Wilcoxon "
+        f"signed-rank tests against {reference} over the cases that both have, p corrected after Holm within a "
+        f"metric; percentile bootstrap intervals of means ({RESAMPLES} resamples, seed {seed})."
     )
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError
-from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 from algorithm.postprocessing import lesions
 from evaluation import outputs
 from evaluation.scoring.metrics import LESION_IOU, Mask, count_overlaps
@@ -209,8 +209,14 @@ def report(findings: Sequence[Findings]) -> dict[str, object]:
     return {
         "iou": LESION_IOU,
         "sizes": [
-            {"from_ml": low, "lesions": len(own), "touched": _touched(own), "matched": _matched(own)}
-            for low, _, own in by_size(findings)
+            {
+                "from_ml": low,
+                "to_ml": None if high == np.inf else high,
+                "lesions": len(own),
+                "touched": _touched(own),
+                "matched": _matched(own),
+            }
+            for low, high, own in by_size(findings)
         ],
         "fpv_ml": summarise([found.fpv_ml for found in findings]),
         "cases": [
@@ -283,8 +289,8 @@ def _read_organs(path: Path, truth: sitk.Image, truth_path: Path) -> NDArray[np.
 def _check_grid(image: sitk.Image, path: Path, truth: sitk.Image, truth_path: Path) -> None:
     if not same_geometry(truth, image):
         raise GeometryError(
-            f"{path} has {geometry_text(image)}, but the truth {truth_path} has {geometry_text(truth)}; "
-            "resample it"
+            f"{path} has {geometry_text(image)}, but the truth {truth_path} has "
+            f"{other_geometry_text(truth, image)}; resample it"
         )
 
 

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from algorithm.errors import GeometryError, UsageError
 from algorithm.files import written_whole
-from algorithm.images import geometry_text, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_mask, same_geometry
 from algorithm.outputs import Kind, written_as
 from evaluation import outputs
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES, Rules
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_text(args.json, to_json(content), outputs.METRICS)
     if args.csv:
-        write_text(args.csv, to_csv(results), outputs.SCORES)
+        write_text(args.csv, to_csv(results, args.edition), outputs.SCORES)
     return 0
 
 
@@ -163,7 +163,7 @@ def score_pair(
     if not same_geometry(truth, prediction):
         raise GeometryError(
             f"the prediction {prediction_path} has {geometry_text(prediction)}, but the truth {truth_path} has "
-            f"{geometry_text(truth)}; resample the prediction to the truth's grid"
+            f"{other_geometry_text(truth, prediction)}; resample the prediction to the truth's grid"
         )
     header = truth if rules.voxel_volume_from == "truth" else prediction
     scores = measure(
@@ -265,10 +265,10 @@ def to_json(content: Any) -> str:
     return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
 
 
-def to_csv(results: Sequence[CaseScore]) -> str:
-    """Return one line per case under a line of headings; NaN is an empty cell."""
-    headings = ["case", "subset", "missing", *(field.name for field in dataclasses.fields(Scores))]
-    rows = ([r.case, r.subset or "", int(r.missing), *dataclasses.astuple(r.scores)] for r in results)
+def to_csv(results: Sequence[CaseScore], edition: str) -> str:
+    """Return one line per case under a line of headings, the edition last; NaN is an empty cell."""
+    headings = ["case", "subset", "missing", *(field.name for field in dataclasses.fields(Scores)), "edition"]
+    rows = ([r.case, r.subset or "", int(r.missing), *dataclasses.astuple(r.scores), edition] for r in results)
     return csv_text([headings, *rows])
 
 

@@ -1,8 +1,9 @@
 """What ``python -m evaluation rank`` reads: submissions as tables of scores or as folders of masks.
 
 A **table** is the CSV that ``python -m evaluation score --csv`` writes, one row per case: ``case``, the metrics by
-the names of :class:`evaluation.scoring.metrics.Scores` (an empty cell is NaN), other columns ignored. For the
-interactive editions it has one row per case and step, and a column ``step`` from 0 to 10 (IV) or 5 (V).
+the names of :class:`evaluation.scoring.metrics.Scores` (an empty cell is NaN), and the ``edition`` whose rules
+were applied, which may be missing; other columns are ignored. For the interactive editions it has one row per case
+and step, and a column ``step`` from 0 to 10 (IV) or 5 (V).
 
 A **folder** holds one mask per case, named as the truths are; for the interactive editions it holds the folders
 ``step_0`` to ``step_10`` (IV) or ``step_5`` (V) with such masks.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from algorithm.cases import Row, read_rows, require_column
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.formats.stored import shown
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.pairs import find_pairs
 from evaluation.scoring.ranking import Cases, Scheme, scheme_of
@@ -44,7 +46,8 @@ def read_submission(path: Path, edition: str, truth: Path | None = None) -> Case
     MissingInputError
         There is nothing at ``path``, or it cannot be read.
     UsageError
-        A table lacks a column, a step or a number, or has a row twice; a folder comes without a truth.
+        A table lacks a column, a step or a number, has a row twice, or was scored as another edition does; a
+        folder comes without a truth.
     """
     if _there(path, Path.is_dir):
         if truth is None:
@@ -96,6 +99,13 @@ def _from_rows(path: Path, rows: list[Row], scheme: Scheme, edition: str) -> Cas
     needed = {measure.metric for measure in scheme.measures}
     for column in ("case", *sorted(needed)):
         require_column(path, rows, column)
+    scored_by = {row.get("edition", "").strip() for row in rows} - {""}
+    others = [name for name in sorted(scored_by) if RULES.get(name) != RULES[edition]]  # I has the rules of II
+    if others:
+        raise UsageError(
+            f"{path} was scored by the rules of edition {shown(others[0])}, not {edition}; score the masks "
+            f"again with --edition {edition}"
+        )
     if not scheme.last_step and "step" in rows[0]:
         raise UsageError(
             f"{path} has a column step, but edition {edition} scores one prediction per case; keep the rows of "

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from algorithm.cases import Case, truth_on
 from algorithm.errors import GeometryError
-from algorithm.images import geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 
 
 def read_truth(path: Path, grid: sitk.Image | Path, *, on_own_grid: bool) -> sitk.Image:
@@ -53,6 +53,6 @@ def truth_on_pet(case: Case, pet: sitk.Image) -> sitk.Image | None:
     if not same_geometry(truth, pet):
         raise GeometryError(
             f"the truth {case.truth} ({geometry_text(truth)}) does not lie on the grid of its PET "
-            f"({geometry_text(pet)})"
+            f"({other_geometry_text(pet, truth)})"
         )
     return truth

@@ -200,6 +200,15 @@ def test_ct_on_a_finer_smaller_grid_is_interpolated(tmp_path: Path) -> None:
     assert (sitk.GetArrayFromImage(below.ct)[:5] == images.AIR_HU).all()
 
 
+def test_ct_a_twentieth_of_a_voxel_aside_is_interpolated(tmp_path: Path, pet_path: Path) -> None:
+    """What counts as the grid of a mask (:func:`algorithm.images.same_geometry`) is too coarse for values."""
+    ct = small_pair()[0]
+    ct.SetOrigin((-180.4, -150, -400))
+    pair = images.read_pet_ct(write(ct, tmp_path / "ct.mha"), pet_path)
+
+    assert pair.ct_resampled
+
+
 def test_pair_of_two_places(tmp_path: Path, pet_path: Path) -> None:
     far = small_pair()[0]
     far.SetOrigin((500, 500, 500))
@@ -224,9 +233,9 @@ def test_rounding_in_the_header_is_the_same_geometry(tmp_path: Path, pet_path: P
     [
         {"size": (14, 11, 10)},
         {"spacing": (4.07283, 4.07283, 3.01)},
-        {"origin": (-221.9, 165.2411, -903.5)},
+        {"origin": (-221.65, 165.2411, -903.5)},
         {"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)},
-        {"direction": (math.cos(0.001), -math.sin(0.001), 0, -math.sin(0.001), -math.cos(0.001), 0, 0, 0, 1)},
+        {"direction": (math.cos(0.01), -math.sin(0.01), 0, -math.sin(0.01), -math.cos(0.01), 0, 0, 0, 1)},
     ],
     ids=["size", "spacing", "origin", "mirrored", "turned"],
 )

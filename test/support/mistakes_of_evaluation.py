@@ -77,7 +77,7 @@ TABLES = [
         "list of cases: a pipe", lambda w: w.score("--cases", pipe(w / "p.csv")), "there is no table of cases"
     ),
     evaluation_(
-        "list of cases: a folder", lambda w: w.score("--cases", w / "masks"), "there is no table of cases"
+        "list of cases: a folder", lambda w: w.score("--cases", w / "masks"), "must be a CSV, got the folder"
     ),
 ]
 

@@ -225,6 +225,8 @@ _NIFTI = (
     Odd(".nii: sform of zeros", 2, _POSITIVE, pair_with(nifti(280, "12f", *[0.0] * 12))),
     Odd(".nii: qform and sform disagree", 2, "at two places, 50.0 mm apart",
         pair_with(nifti(268, "f", 180.0 + 50))),
+    Odd(".nii: two voxel sizes", 2, "give two voxel sizes, 8 x 8 x 8 and 8 x 8 x 8.02 mm",
+        pair_with(nifti(88, "f", 8.02))),
     Odd(".nii: slope not a number", 2, "scl_slope and scl_inter must be finite",
         pair_with(nifti(112, "f", np.nan))),
     Odd(".nii: infinite intercept", 2, "must be finite, got 1 and inf", pair_with(nifti(112, "2f", 1.0, np.inf))),

@@ -99,6 +99,15 @@ def touch(root: Path, *names: str) -> None:
         path.touch()
 
 
+@pytest.mark.parametrize("names", [("{}_0000", "{}_0001"), ("{}__CT", "{}__PT")], ids=["nnunet", "hecktor"])
+def test_files_that_macos_leaves_are_no_cases(tmp_path, names):
+    for case in ("a", "._a"):
+        touch(tmp_path, f"labelsTr/{case}", *(f"imagesTr/{name.format(case)}" for name in names))
+    found = find_cases(tmp_path)
+    assert [case.name for case in found.cases] == ["a"]
+    assert not found.skipped
+
+
 def test_hecktor_files_of_one_name_are_named_not_chosen_from(tmp_path):
     for name in ("a", "b"):
         touch(tmp_path, f"imagesTr/{name}__CT", f"imagesTr/{name}__PT", f"labelsTr/{name}")

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from algorithm.errors import UnreadableImageError
+from algorithm.formats.volume import itk_reason
 from algorithm.images import read_image
 from test.support.bodies import image_of
 
@@ -129,6 +131,38 @@ def test_what_pynrrd_writes(suffix: str, encoding: str, kind: str, tmp_path: Pat
     np.testing.assert_array_equal(values(ours), theirs.T.astype(np.float32))
     np.testing.assert_allclose(affine(ours)[:3, :3], read["space directions"].T, atol=1e-9)
     np.testing.assert_allclose(ours.GetOrigin(), read["space origin"], atol=1e-9)
+
+
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_two_voxel_sizes_in_one_nifti(qform_code: int, tmp_path: Path) -> None:
+    """nibabel takes the size from the sform, ITK from pixdim; 1 % of a short volume is 0.2 mm at its corners."""
+    image = nibabel.Nifti1Image(numbers("f4").T, LPS @ affine(oblique("f4")))
+    image.set_qform(image.affine, qform_code)
+    image.header["pixdim"][3] = 5.05
+    nibabel.save(image, tmp_path / "pet.nii")
+
+    with pytest.raises(
+        UnreadableImageError, match=r"two voxel sizes, 2\.04 x 3\.5 x 5 and 2\.04 x 3\.5 x 5\.05 mm"
+    ):
+        read_image(tmp_path / "pet.nii", "PET")
+
+
+def test_list_axis_that_pynrrd_writes_last(tmp_path: Path) -> None:
+    matrix = affine(oblique("f4"))
+    directions = np.vstack([matrix[:3, :3].T, [np.nan] * 3])
+    header = {"space": "left-posterior-superior", "space directions": directions, "space origin": matrix[:3, 3]}
+    nrrd.write(str(tmp_path / "pet.nrrd"), numbers("f4").T[..., None], header, index_order="F")
+
+    with pytest.raises(
+        UnreadableImageError, match=r"must be 4 vectors, got .* none; write one volume of three axes"
+    ):
+        read_image(tmp_path / "pet.nrrd", "PET")
+
+
+def test_reasons_of_itk_have_no_addresses() -> None:
+    error = RuntimeError("sitk::ERROR: NrrdImageIO(0x5558a24e12d0): ReadImageInformation: not supported.")
+
+    assert itk_reason(error) == "ReadImageInformation: not supported."
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ import torch
 from algorithm.__main__ import main
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.preflight.archive import open_archive
+from algorithm.preflight.image import _model_folder
 from algorithm.weights import load_checkpoint, save_checkpoint
 from test.support.checkpoints import write_checkpoint
 from test.support.image_archives import HOME, FakeImage, save_oci, save_old, with_weights
@@ -215,6 +216,24 @@ def test_weights_beside_the_image_come_before_its_own(
     image.add(f"{HOME}/weights/.wh.h2aseg.safetensors")
     archive = save_old([image], tmp_path / "image.tar")
     assert ends(capsys, archive, "--weights", str(checkpoint.parent))[0] == 0
+
+
+def test_one_checkpoint_of_a_folder_is_checked_and_mounted_alone(
+    image: FakeImage, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(checkpoint.parent, "untrained")
+    archive = save_old([image], tmp_path / "image.tar")
+
+    assert ends(capsys, archive, "--weights", str(checkpoint.parent))[0] == 1
+    code, table, _ = ends(capsys, archive, "--weights", str(checkpoint))
+
+    assert code == 0
+    assert "untrained" not in table
+    assert _model_folder(checkpoint.parent, tmp_path) == checkpoint.parent
+    folder = _model_folder(checkpoint, tmp_path)
+    assert folder is not None
+    assert sorted(path.name for path in folder.iterdir()) == ["h2aseg.json", "h2aseg.safetensors"]
+    assert load_checkpoint(folder / "h2aseg.json").description == load_checkpoint(checkpoint).description
 
 
 def test_an_image_without_a_label_is_run_once_per_case(

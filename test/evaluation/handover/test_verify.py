@@ -123,6 +123,15 @@ def test_metrics_are_scored_again(bundle, inputs, capsys):
     assert verdict(capsys) == "DIFFERS: metrics.json is not what the masks score by the rules of edition III"
 
 
+def test_metrics_of_a_bundle_that_is_older_than_their_edition(bundle, inputs, capsys):
+    """Its table of scores does not say by whose rules it was made."""
+    lines = (bundle / "metrics.csv").read_text().splitlines()
+    (bundle / "metrics.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    rewrite(bundle)
+    assert lines[0].endswith(",edition")
+    assert verify(bundle, inputs, predict=threshold) == 0, capsys.readouterr().out
+
+
 def test_without_truth_the_masks_still_verify_if_that_is_asked(bundle, inputs, capsys):
     (inputs / "a" / "SEG.nii.gz").unlink()
     with pytest.raises(MissingInputError, match=r"truth of case a is not at .*, or give --masks-alone"):

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evaluation.__main__ import main
-from evaluation.scoring.compare import bootstrap_interval, compare, holm, to_csv, to_latex, to_markdown, wilcoxon_p
+from evaluation.scoring.compare import (
+    bootstrap_interval,
+    caption,
+    compare,
+    holm,
+    to_csv,
+    to_latex,
+    to_markdown,
+    wilcoxon_p,
+)
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import measure
 from evaluation.scoring.score import CaseScore
@@ -158,3 +167,13 @@ def test_command_line_compares_folders(tmp_path, capsys):
 def test_a_user_mistake_is_one_sentence(tmp_path, capsys, options, told):
     assert main(["compare", "--truth", str(tmp_path), *options]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_caption_says_which_cases_count_where() -> None:
+    """Of methods that miss different cases, the difference is not that of the means."""
+    lines = compare({"one": scored([0.8, 0.4]), "other": scored([0.6])}, "one", ["dice"])
+    assert [(line.count, line.mean) for line in lines] == [(2, pytest.approx(0.6)), (1, 0.6)]
+    assert lines[1].difference == pytest.approx(-0.2)
+    text = caption("one", "III", 0)
+    assert "means over each method's own n cases" in text
+    assert "against one over the cases that both have" in text

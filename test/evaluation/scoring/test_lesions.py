@@ -16,6 +16,7 @@ from evaluation.scoring.lesions import (
     by_size,
     false_positives,
     inspect_case,
+    report,
     size_table,
     volume_by_organ,
 )
@@ -70,6 +71,12 @@ def test_lesions_are_found_by_size(case: Case, prediction: Path) -> None:
     assert volumes == [(0.4, False, 0.0), (2.7, True, 1.0), (28.0, True, round(1 / 280, 4))]
     assert [len(own) for _, _, own in by_size([found])] == [1, 1, 0, 1, 2]
     assert "| above 1 ml | 2 | 1.000 (2) | 0.500 (1) |" in size_table([found])
+
+
+def test_size_classes_are_told_apart(case: Case, prediction: Path) -> None:
+    sizes = report([inspect_case(case, prediction)])["sizes"]
+    ends = [(each["from_ml"], each["to_ml"]) for each in sizes]  # type: ignore[attr-defined]
+    assert ends == [(0, 1), (1, 5), (5, 20), (20, None), (1, None)]
 
 
 def test_false_positives_fall_to_the_nearest_organ(case: Case, prediction: Path) -> None:

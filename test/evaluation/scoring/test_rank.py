@@ -255,6 +255,9 @@ MISTAKES = {
     "the submission b lacks 1 of the cases of a (fdg_a)": lambda w: w.two_of_1(w.last, w.last[1:]),
     "the submission a lacks 1 of the cases of b (fdg_a)": lambda w: w.two_of_1(w.last[1:], w.last),
     "b.csv has the case fdg_a twice": lambda w: w.two_of_1(w.last, [*w.last, w.last[0]]),
+    "a.csv was scored by the rules of edition III, not I; score the masks again with --edition I": (
+        lambda w: w.two_of_1([{**row, "edition": "III"} for row in w.last], w.last)
+    ),
     "has no rows": lambda w: w.bytes_of_1(b"case,dice,fpv_ml,fnv_ml\n"),
     "bytes.csv has no rows": lambda w: w.bytes_of_1(b""),
     "cannot read the table": lambda w: w.bytes_of_1(b"case,dice\n\xff\xfe,1\n"),

@@ -146,6 +146,18 @@ def test_csv_has_every_case_with_full_precision_and_empty_cells_for_nan(cohort):
     assert float(rows["fdg_a"]["dice"]) == 2 / 3
     assert rows["fdg_b"]["dice"] == ""
     assert [row["missing"] for row in rows.values()] == ["0", "0", "1"]
+    assert {row["edition"] for row in rows.values()} == {"III"}
+
+
+def test_suffixes_in_capitals_and_files_that_macos_leaves(cohort):
+    mask = next((cohort / "prediction").glob("fdg_a*"))
+    mask.rename(mask.with_name("fdg_a.MHA"))
+    for folder in ("truth", "prediction"):
+        (cohort / folder / "._fdg_a.nii.gz").write_bytes(b"Mac OS X")
+    content = scored_json(cohort, "III")
+    assert [each["case"] for each in content["results"]] == ["fdg_a", "fdg_b", "psma_c"]
+    assert content["missing"] == ["psma_c"]
+    assert content["results"][0]["dice"] == pytest.approx(2 / 3)
 
 
 def test_json_is_strict(cohort):
@@ -166,13 +178,19 @@ def test_a_table_names_cases_files_and_subsets(cohort):
     assert content["results"][0]["dice"] == pytest.approx(2 / 3)
 
 
+def test_a_tree_in_place_of_the_table_of_cases(cohort, capsys):
+    assert score(cohort, "III", "--cases", str(cohort / "truth")) == 2
+    sentence = capsys.readouterr().err
+    assert f"the table of cases must be a CSV, got the folder {cohort / 'truth'}; name a CSV" in sentence
+
+
 def test_single_files(tmp_path, capsys):
     truth, prediction = write(tmp_path / "t.nii.gz", ONE), write(tmp_path / "p.mha", ONE)
     assert main(["score", "--truth", str(truth), "--prediction", str(prediction)]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("t       1.0000")
 
 
-@pytest.mark.parametrize("name", ["case.1.nii.gz", "case.1.mha", "case.1.nrrd", "case.1"])
+@pytest.mark.parametrize("name", ["case.1.nii.gz", "case.1.mha", "case.1.nrrd", "case.1", "case.1.NII.GZ"])
 def test_case_names_lose_the_image_suffix_only(name):
     assert case_name(name) == "case.1"
 
