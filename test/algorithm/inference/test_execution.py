@@ -66,7 +66,7 @@ class TestMemoryLadder:
             "CUDA error: out of memory",
         ],
     )
-    @pytest.mark.parametrize("call", [1, 4])
+    @pytest.mark.parametrize("call", [1, 2])
     def test_in_the_words_of_cudnn(self, words: str, call: int) -> None:
         network = self.network_that_fails(lambda number, size: number == call, RuntimeError, words)
         predictor = predictor_of(batch=2)
@@ -110,12 +110,16 @@ class TestMemoryLadder:
         with pytest.raises(ResourceError, match="does not hold one window; free the device, or use --device cpu"):
             predictor_of(batch=4).predict([member], Budget())
 
-    @pytest.mark.parametrize("call", [3, 4])
-    def test_in_the_first_pass_it_starts_again(self, call: int) -> None:
+    @pytest.mark.parametrize(
+        ("call", "deadline"),
+        [(1, math.inf), (2, math.inf), (1, 1e12), (2, 1e12), (3, 1e12), (4, 1e12)],
+        ids=["first", "second", "warming up", "timing", "first after timing", "second after timing"],
+    )
+    def test_in_the_first_pass_it_starts_again(self, call: int, deadline: float) -> None:
         member = member_of(self.network_that_fails(lambda number, size: number == call))
         predictor = predictor_of(2, batch=2)
 
-        prediction = predictor.predict([member], Budget())
+        prediction = predictor.predict([member], Budget(deadline))
 
         assert_pointwise(prediction, member)
         assert (prediction.passes, prediction.execution.batch) == (2, 1)
@@ -123,7 +127,7 @@ class TestMemoryLadder:
     @pytest.mark.parametrize("flips", [None, 8])
     def test_in_a_later_pass_what_is_done_counts(self, flips: int | None) -> None:
         windows = len(plan_windows(SIZE, TINY_PATCH, 0.5))
-        fails_at = 2 + 2 * windows + 3  # two calls for timing, two passes, in the middle of the third
+        fails_at = 2 * windows + 3  # two passes, in the middle of the third
         member = member_of(self.network_that_fails(lambda number, size: number == fails_at))
 
         prediction = predictor_of(flips).predict([member], Budget())
@@ -138,7 +142,7 @@ class TestMemoryLadder:
     def test_the_first_pass_of_every_member_is_needed(self) -> None:
         windows = len(plan_windows(SIZE, TINY_PATCH, 0.5))
         good = member_of(Stub(pointwise))
-        bad = member_of(self.network_that_fails(lambda number, size: number > 2 and size > 1))
+        bad = member_of(self.network_that_fails(lambda number, size: size > 1))
         predictor = predictor_of(1, batch=2)
 
         prediction = predictor.predict([good, bad], Budget())

@@ -94,7 +94,7 @@ def test_where_all_is_decided_no_flip_runs() -> None:
     member = member_of(Stub(counted))
 
     focused = run(member, NOTHING)
-    windows = sum(calls) - 2  # two for timing
+    windows = sum(calls)
     alone = run(member, None, flips=1)
 
     assert focused.flip_windows == 0 < focused.windows == windows
