@@ -276,6 +276,12 @@ MISTAKES = {
 }
 
 
+def test_tables_of_an_edition_with_the_same_rules_are_taken(steps, capsys):
+    words = Words(steps)
+    of_two, of_one = ([{**row, "edition": edition} for row in words.last] for edition in ("II", "I"))
+    assert main(["rank", *words.two_of_1(of_two, of_one)]) == 0
+
+
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_is_one_sentence(steps, words, capsys):
     assert main(["rank", *MISTAKES[words](Words(steps))]) == 2
