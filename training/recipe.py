@@ -121,6 +121,9 @@ class Recipe:
     logit_limit : float
         Attention logits above it cost, see :class:`training.logits.LogitLimit`, and attention trains in the number
         format of inference. 0: neither; attention stays in float32.
+    hard_voxels : float
+        Share of a crop's voxels over which the cross-entropy is the mean, see
+        :class:`training.losses.DeepSupervisionLoss`.
     organ_weight : float
         Weight of the loss of the organs, see :mod:`training.organs`; 0 trains without them.
     seed : int
@@ -149,6 +152,9 @@ class Recipe:
     logit_limit: float = option(
         50.0, "Keep the attention's logits below this; 0 lets them grow, and safe in float32 only.", metavar="L"
     )
+    hard_voxels: float = option(
+        1.0, "Take the cross-entropy over this share of a crop's voxels, the hardest; 1 takes all.", metavar="SHARE"
+    )
     organ_weight: float = option(
         0.5, "Weight of naming organs where cases have organ maps; 0 leaves it out.", metavar="W"
     )
@@ -165,6 +171,8 @@ class Recipe:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        if not 0 < self.hard_voxels <= 1:
+            raise ValueError(f"hard_voxels must be above 0 and at most 1, got {self.hard_voxels}")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step (from 0); it depends on nothing else, so resuming needs no state."""

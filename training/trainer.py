@@ -135,7 +135,7 @@ class Trainer:
         self.whole = whole.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.model = self.processes.wrap(self.whole)
         self.organ_loss = OrganLoss(self.processes)
-        self.criterion = DeepSupervisionLoss(processes=self.processes)
+        self.criterion = DeepSupervisionLoss(hard_voxels=recipe.hard_voxels, processes=self.processes)
         self.optimiser = _optimiser(self.whole, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.progress = Progress()
