@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.losses import DiceCELoss
 
 from training.losses import HEAD_WEIGHTS, DeepSupervisionLoss
@@ -97,6 +98,34 @@ def test_a_sure_and_right_answer_costs_nothing():
     sure = torch.cat([1.0 - 2.0 * wanted, 2.0 * wanted - 1.0], dim=1) * 30
 
     assert DeepSupervisionLoss()([sure] * 5, wanted).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_of_hard_voxels_the_cross_entropy_is_over_each_crops_worst():
+    logits, wanted = heads(6), truth(6)
+    losses = [
+        F.cross_entropy(head[crop : crop + 1], wanted[crop].long(), reduction="none")
+        for head in logits
+        for crop in (0, 1)
+    ]
+    everywhere = torch.stack([loss.mean() for loss in losses]).view(5, 2).mean(1)
+    worst = torch.stack([loss.flatten().sort().values[-12:].mean() for loss in losses]).view(5, 2).mean(1)
+    more = float(torch.tensor(HEAD_WEIGHTS) @ (worst - everywhere))
+
+    whole = DeepSupervisionLoss()(logits, wanted).item()
+    assert DeepSupervisionLoss(hard_voxels=0.1)(logits, wanted).item() == pytest.approx(whole + more, rel=1e-5)
+
+
+def test_a_lesion_missed_with_confidence_has_a_gradient_through_hard_voxels_alone():
+    wanted = torch.zeros(1, 1, 40, 40, 20)
+    wanted[0, 0, :2, :2, :4] = 1
+    sure = torch.cat([torch.full_like(wanted, 8.0), torch.zeros_like(wanted)], dim=1)
+
+    def pull(hard_voxels: float) -> float:
+        logits = [sure.clone().requires_grad_() for _ in HEAD_WEIGHTS]
+        DeepSupervisionLoss(hard_voxels=hard_voxels)(logits, wanted).backward()
+        return float(-logits[0].grad[0, 1, :2, :2, :4].sum())
+
+    assert pull(0.01) > 10 * pull(1)
 
 
 def test_a_batch_without_tumour_teaches_to_call_none():

@@ -11,6 +11,12 @@ def test_augmentation_that_makes_no_sense_is_refused(wrong):
         Augmentation(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"hard_voxels": 0.0}, {"hard_voxels": 1.5}, {"ema_decay": 1.0}, {"steps": 0}])
+def test_a_recipe_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Recipe(**wrong)
+
+
 def test_the_cosine_rises_and_falls_to_zero():
     rates = [Recipe(steps=100, warm_up=10, learning_rate=1.0).learning_rate_at(step) for step in range(100)]
 
