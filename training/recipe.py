@@ -153,7 +153,9 @@ class Recipe:
         50.0, "Keep the attention's logits below this; 0 lets them grow, and safe in float32 only.", metavar="L"
     )
     hard_voxels: float = option(
-        1.0, "Take the cross-entropy over this share of a crop's voxels, the hardest; 1 takes all.", metavar="SHARE"
+        1.0,
+        "Take the cross-entropy over this share of a crop's voxels, the hardest; 1 takes all.",
+        metavar="SHARE",
     )
     organ_weight: float = option(
         0.5, "Weight of naming organs where cases have organ maps; 0 leaves it out.", metavar="W"
