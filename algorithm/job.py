@@ -318,10 +318,11 @@ def guide_case(mask: NDArray[np.uint8], seen: Seen, pair: PetCt, scribbles: Scri
 
 
 def _notes_on(case: ReadCase) -> list[str]:
-    """Return what the report says of the images; what was found in them is said aloud too."""
-    for note in case.pair.findings.notes:
-        _log.warning(note)
+    """Return what the report says of the images; what is odd about them is said aloud too."""
     notes = list(case.dicom.notes) if case.dicom else []
+    odd = [*(case.dicom.odd if case.dicom else ()), *case.pair.findings.notes]
+    for note in odd:
+        _log.warning(note)
     if case.pair.ct_resampled:
         notes.append("the CT was resampled onto the PET's grid")
-    return [*notes, *case.pair.findings.notes]
+    return list(dict.fromkeys([*notes, *odd]))

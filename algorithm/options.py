@@ -156,8 +156,8 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         "--anonymous",
         action=flag,
         default=False,
-        help="Leave patient and file names out of report.html and report.json. A DICOM SEG always names its "
-        "PET's patient.",
+        help="Leave patient, file names, UIDs, series' descriptions and dates out of report.html and "
+        "report.json. A DICOM SEG always names its PET's patient.",
     )
 
 

@@ -58,6 +58,13 @@ class DicomSource:
     reckoning: Reckoning | None
     notes: tuple[str, ...]
 
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """What somebody should look at: of the slices that are there, and of how the PET became SUV."""
+        series = [each for each in (self.pet_series, self.ct_series) if each is not None]
+        reckoned = self.reckoning.notes if self.reckoning is not None else ()
+        return (*(note for each in series for note in each.notes), *reckoned)
+
 
 @dataclass(frozen=True)
 class ReadCase:

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from algorithm.clinic.page import PageInput, write_page
 from algorithm.dicom.segmentation import highdicom_module, write_segmentation
 from algorithm.dicom.series import FILE_FOLLOWS
 from algorithm.dicom.study import Patient
-from algorithm.errors import GeometryError, InvalidImageError, UsageError
+from algorithm.errors import GeometryError, InvalidImageError, UnreadableImageError, UsageError
 from algorithm.files import is_folder
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
@@ -179,7 +179,7 @@ def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Pat
                 written["DICOM SEG"] = path
             else:
                 report = _with_note(report, "no lesion was found, and DICOM has no segmentation without one")
-        except (GeometryError, InvalidImageError) as error:
+        except (GeometryError, InvalidImageError, UnreadableImageError) as error:
             if wanted.insists:
                 raise
             _log.warning("no DICOM SEG is written: %s", error)
@@ -187,10 +187,12 @@ def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Pat
     written["picture"] = wanted.picture or folder / PICTURE_NAME
     write_picture(written["picture"], pair.pet, result.mask)
     if wanted.anonymous:
-        report = _without_files(report)
+        report = _nameless(report)
     if wanted.page:
         written["page"] = folder / PAGE_NAME
         page = page_of(result, report)
+        if wanted.anonymous:
+            page = dataclasses.replace(page, suv=_nameless_text(page.suv))
         write_page(written["page"], page, viewer=wanted.viewer, anonymous=wanted.anonymous)
     written["report"] = wanted.report or folder / REPORT_NAME
     write_report(written["report"], report)
@@ -200,6 +202,7 @@ def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Pat
 def page_of(result: Result, report: RunReport) -> PageInput:
     """Return all that the page shows of a case, with the words of its report."""
     dicom = result.case.dicom
+    reckoning = dicom.reckoning if dicom is not None else None
     files = [("CT", report.ct), ("PET", report.pet)]
     if dicom is not None:
         series = (("CT series", dicom.ct_series), ("PET series", dicom.pet_series))
@@ -220,8 +223,8 @@ def page_of(result: Result, report: RunReport) -> PageInput:
         files=tuple(files),
         method=tuple(method),
         seconds=report.seconds,
-        suv=dicom.reckoning.sentences() if dicom is not None and dicom.reckoning is not None else (),
-        notes=report.notes,
+        suv=reckoning.sentences() if reckoning is not None else (),
+        notes=tuple(note for note in report.notes if reckoning is None or note not in reckoning.notes),
     )
 
 
@@ -248,10 +251,35 @@ def _with_note(report: RunReport, note: str) -> RunReport:
     return dataclasses.replace(report, notes=(*report.notes, note))
 
 
-def _without_files(report: RunReport) -> RunReport:
-    """Return the report without the inputs' names, which often are a patient's."""
+_NAMELESS = (
+    (re.compile(r'(series (?:\S+|\(no number\))) ".*?" (?=\(\d+ slice)'), r"\1 "),  # SeriesDescription
+    (re.compile(r",? UID [0-9][0-9.]*"), ""),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ](?=\d\d:\d\d)"), ""),
+)
+"""What sentences tell of an examination: free text, UIDs, and dates before a time."""
+
+
+def _nameless_text(lines: Iterable[str]) -> tuple[str, ...]:
+    lines = list(lines)
+    for pattern, instead in _NAMELESS:
+        lines = [pattern.sub(instead, line) for line in lines]
+    return tuple(lines)
+
+
+def _nameless(report: RunReport) -> RunReport:
+    """Return the report without what names a patient or an examination: files, series, dates."""
     notes = [note.partition(FILE_FOLLOWS)[0] for note in report.notes]
     for name, stand_in in ((report.pet, "PET"), (report.ct, "CT")):
         whole = re.compile(rf"(?<![\w./]){re.escape(name)}(?![\w.])")
         notes = [whole.sub(stand_in, note) for note in notes]
-    return dataclasses.replace(report, ct="", pet="", notes=tuple(notes))
+    series = report.series and {
+        name: dataclasses.replace(used, uid="", description="") for name, used in report.series.items()
+    }
+    suv = report.suv and {name: _nameless_value(value) for name, value in report.suv.items()}
+    return dataclasses.replace(report, ct="", pet="", series=series, suv=suv, notes=_nameless_text(notes))
+
+
+def _nameless_value(value: object) -> object:
+    if isinstance(value, str):
+        return _nameless_text([value])[0]
+    return list(_nameless_text(value)) if isinstance(value, list) else value

@@ -27,12 +27,12 @@ class _Study:
 
 
 def find_studies(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the folders of the studies below a folder, and whether there is a PET in it; in sorted order.
+    """Yield the folders of the studies below a folder once, in sorted order, and whether there is a PET in it.
 
     Of each folder three files are looked at, since archives export one folder per series. Only where a study's PET
     is not among them is every file of its folders: it may lie between the slices of its CT. What is neither CT nor
     PET does not count: a DICOM SEG may lie among the results. The sockets of a grand-challenge job are left to the
-    layout of jobs.
+    layout of jobs. Studies that share their folder are one case, which fails with a sentence when it is read.
     """
     studies: dict[str, _Study] = {}
     for place, folders, names in os.walk(folder):
@@ -47,8 +47,10 @@ def find_studies(folder: Path) -> Iterator[tuple[Path, bool]]:
     without = [study for study in studies.values() if _PET not in study.modalities]
     for here in dict.fromkeys(place for study in without for place in study.folders):
         _note(studies, here, (path.name for path in sorted(here.iterdir())))
-    for study in sorted(studies.values(), key=lambda one: one.folder):
-        yield study.folder, _PET in study.modalities
+    with_pet: dict[Path, bool] = {}
+    for study in studies.values():
+        with_pet[study.folder] = with_pet.get(study.folder, False) or _PET in study.modalities
+    yield from sorted(with_pet.items())
 
 
 def _note(studies: dict[str, _Study], folder: Path, names: Iterable[str]) -> None:

@@ -90,6 +90,8 @@ def _autopet(folder: Path) -> Iterator[Found]:
         return  # images of another layout
     for study in sorted(complete | images):
         parts = study.relative_to(folder).parts
+        if any(part.startswith(".") for part in parts):  # of a killed run, or of macOS
+            continue
         patient = parts[-2] if len(parts) > 1 else ""
         ct, pet, truth = (_existing([study / name]) for name in names)
         yield Found(_name(study, folder), ct, pet, truth, names, patient)

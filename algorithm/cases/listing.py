@@ -13,6 +13,7 @@ from algorithm.cases.hints import hint
 from algorithm.cases.layouts import LAYOUTS, Layout
 from algorithm.cases.table import cases_of_table
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.files import refuse_unreadable
 
 WHERE_CASES_LIE = (
     "a CSV with the columns case, ct and pet (and truth, synthetic, ...; paths relative to the CSV), or a folder "
@@ -89,13 +90,7 @@ def find_cases(source: Path, layout: Layout | None = None) -> DataSet:
 
 def _require_readable(folder: Path) -> None:
     """Raise MissingInputError for a folder that cannot be looked into: a search would pass it over in silence."""
-
-    def refuse(error: OSError) -> None:
-        raise MissingInputError(
-            f"cannot look into {error.filename}: {error.strerror}; make it readable"
-        ) from error
-
-    for _ in os.walk(folder, onerror=refuse):
+    for _ in os.walk(folder, onerror=refuse_unreadable):
         pass
 
 

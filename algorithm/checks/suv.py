@@ -31,6 +31,7 @@ _TRUNK_AT_MOST = 2.5  # a body of 20 l and more in view, of a patient 2.5 times 
 _BODY_AT_LEAST = 0.05
 _FEWEST = 200
 _BQML = "divide by the injected dose (decay-corrected) per body weight"
+_HEADERS = "see to its weight, dose and times (`python -m algorithm suv` shows and corrects them)"
 
 
 def check_suv(pet: sitk.Image, path: Path, checks: Checks) -> Findings:
@@ -63,7 +64,7 @@ def check_suv(pet: sitk.Image, path: Path, checks: Checks) -> Findings:
     if high <= 0 or np.mean(values < -0.5) > 0.01:
         raise _refusal(got, path, "is negative", "export it again with its rescale slope and intercept")
     if high > _HIGHEST:
-        raise _refusal(f"a maximum of {high:g}", path, "looks like Bq/ml", _BQML)
+        raise _too_high(f"a maximum of {high:g}", path, "looks like Bq/ml", _BQML)
     if any(abs(high - each) <= 1e-6 * each for each in _ROUND_MAXIMA):
         raise _refusal(f"a maximum of {high:g}", path, "looks scaled to its maximum", "give the SUV unscaled")
     if neighbours_alike(pet, 0.0, max(10.0 * float(np.abs(values).mean()), 1e-6)) < _LEAST_ALIKE:
@@ -97,9 +98,9 @@ def check_uptake(pet: Volume, ct: Volume, body: NDArray[np.bool_], litres: float
     fat_median = float(np.median(fat)) if fat.size >= _FEWEST else 0.0
     advice = f"{_BQML}, in the same units of activity"
     if fat_median > _FAT_AT_MOST:
-        raise _refusal(f"{fat_median:.3g} in fat (usual: 0.2 to 0.8)", path, _TOO_HIGH, advice)
+        raise _too_high(f"{fat_median:.3g} in fat (usual: 0.2 to 0.8)", path, _NO_SUV, advice)
     if median > _BODY_AT_MOST or (inside.size * litres > _TRUNK_L and mean > _TRUNK_AT_MOST):
-        raise _refusal(f"a mean of {mean:.3g} over the body (usual: 0.4 to 2)", path, _TOO_HIGH, advice)
+        raise _too_high(f"a mean of {mean:.3g} over the body (usual: 0.4 to 2)", path, _NO_SUV, advice)
     if mean < _BODY_AT_LEAST:
         raise _refusal(
             f"a mean of {mean:.3g} over the body (usual: 0.4 to 2)",
@@ -109,7 +110,14 @@ def check_uptake(pet: Volume, ct: Volume, body: NDArray[np.bool_], litres: float
         )
 
 
-_TOO_HIGH = "looks like kBq/ml, counts, percent or grey levels"
+_NO_SUV = "looks like kBq/ml, counts, percent or grey levels"
+
+
+def _too_high(got: str, path: Path, guess: str, advice: str) -> InvalidImageError:
+    """Of a folder of DICOM the SUVs were reckoned here: then what its headers say is wrong."""
+    if path.is_dir():
+        guess, advice = "is too high for SUVs reckoned from DICOM", _HEADERS
+    return _refusal(got, path, guess, advice)
 
 
 def _refusal(got: str, path: Path, guess: str, advice: str) -> InvalidImageError:

@@ -69,7 +69,10 @@ def _rows_of(folder: Path, case: str, key: str) -> tuple[list[Any], list[list[An
         return [case, _NOT_DONE, *nothing, "", ""], []
     if record.error:
         return [case, "failed", *nothing, f"{record.seconds:.1f}", record.error], []
-    report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    try:
+        report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # somebody removed or damaged it; the next run makes the case again
+        return [case, _NOT_DONE, *nothing, "", ""], []
     totals = [_cell(report["totals"][name]) for name in _TOTALS]
     row = [case, "done", *totals, f"{record.seconds:.1f}", "; ".join(report["notes"])]
     lesions = [

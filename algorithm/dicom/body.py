@@ -9,7 +9,9 @@ from algorithm.dicom.headers import Header, number, text
 from algorithm.dicom.reckoning import Reckoning
 from algorithm.errors import InvalidImageError
 
-_TALLEST_M = 3.0
+_CM_ABOVE = 3.0
+_HEIGHTS_M = (0.3, 2.5)
+_BMIS = (4.0, 100.0)  # kg/m^2: from the smallest of newborns to more than scanners bear; inches as cm give 140
 _NAMES = {
     "LBM": "lean body mass (James, 120)",
     "LBMJAMES128": "lean body mass (James, 128)",
@@ -38,14 +40,14 @@ def body_factor(header: Header, suv_type: str, weight_kg: float, reckoning: Reck
     Raises
     ------
     InvalidImageError
-        An unknown SUVType, or height or sex are missing.
+        An unknown SUVType, height or sex are missing, or the height is none of a human or does not fit the weight.
     """
     if suv_type not in _NAMES:
         raise InvalidImageError(
             f"SUVType must be BW, {', '.join(_NAMES)}, got {suv_type}; "
             "export a PET in Bq/ml or in SUV by body weight"
         )
-    height, notes = _height_m(header, suv_type)
+    height, notes = _height_m(header, suv_type, weight_kg)
     sex = "" if suv_type == "BSA" else _sex(header, suv_type)
     factor = _factor(suv_type, sex, weight_kg, height * 100.0)
     if factor <= 0:
@@ -78,16 +80,23 @@ def _factor(suv_type: str, sex: str, weight: float, height_cm: float) -> float:
     return 1.07 * weight - 148.0 * squared
 
 
-def _height_m(header: Header, suv_type: str) -> tuple[float, tuple[str, ...]]:
-    height = number(header, "PatientSize")
-    if height is None or height <= 0:
+def _height_m(header: Header, suv_type: str, weight_kg: float) -> tuple[float, tuple[str, ...]]:
+    stored = number(header, "PatientSize")
+    if stored is None or stored <= 0:
         raise InvalidImageError(
             f"PatientSize must be above 0 to undo SUVType {suv_type}, got "
             f"{text(header, 'PatientSize') or 'none'}; export a PET in Bq/ml or in SUV by body weight"
         )
-    if height > _TALLEST_M:
-        return height / 100.0, (f"PatientSize {height:g} was taken as cm",)
-    return height, ()
+    in_cm = stored > _CM_ABOVE
+    height = stored / 100.0 if in_cm else stored
+    bmi = weight_kg / height**2
+    if not (_HEIGHTS_M[0] <= height <= _HEIGHTS_M[1] and _BMIS[0] <= bmi <= _BMIS[1]):
+        raise InvalidImageError(
+            f"PatientSize must be in m, {_HEIGHTS_M[0]:g} to {_HEIGHTS_M[1]:g}, and fit the weight, got {stored:g}"
+            f"{' (taken as cm)' if in_cm else ''} for {weight_kg:g} kg; export a PET in Bq/ml or in SUV by body "
+            "weight"
+        )
+    return height, ((f"PatientSize {stored:g} was taken as cm",) if in_cm else ())
 
 
 def _sex(header: Header, suv_type: str) -> str:

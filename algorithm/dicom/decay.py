@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from algorithm.dicom.headers import Header, items, number, text
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.times import (
+    Injection,
     Reference,
     acquisition,
     administration,
     given_administration,
     reference,
+    said,
     series_start,
 )
+from algorithm.dicom.uptake import Uptake
 from algorithm.errors import InvalidImageError
 
 HALF_LIVES_S = {"F-18": 6586.2, "Ga-68": 4057.0, "C-11": 1223.0, "N-13": 598.0, "Ge-68": 23400000.0}
@@ -38,8 +41,6 @@ _MEANINGS = {  # "18F", "^18^Fluorine", "F-18", "Fluorine 18"
     "N-13": r"13\W*N|N\w*\W*13",
     "Ge-68": r"68\W*Ge|Ge\w*\W*68",
 }
-_DAY_S = 86400.0
-_ROUNDING_S = 1.0  # times without fractions
 _MINUTE_S = 60.0
 _MEGA = 1e6
 _MOST_MBQ_TYPED = 1e4  # survey of Vácha et al.: two clear peaks, 4e2 (MBq) and 4e8 (Bq)
@@ -107,19 +108,21 @@ def _decayed_dose(
             "AcquisitionTime and SeriesTime are missing, so it is unknown to when the voxels are corrected for "
             "decay; export the PET with its times"
         )
-    given, reckoning = _administration(headers, overrides, reckoning, corrected.per_slice[0])
-    what = "the time that the PET is corrected to"
-    elapsed = np.array([_elapsed_s(given, moment, what) for moment in corrected.per_slice])
-    left = np.exp(-np.log(2.0) / half_life * elapsed)
+    acquired = _acquired(headers, corrected.per_slice[0])
+    given, reckoning = _administration(headers, overrides, reckoning, acquired)
+    uptake = Uptake(given, corrected.per_slice, "the time that the PET is corrected to", half_life)
+    uptake.check(acquired, corrected=True)
+    left = np.exp(-np.log(2.0) / half_life * uptake.elapsed_s)
+    notes = (*corrected.notes, *_disagreement(corrected, half_life), *_of_injection(given, half_life))
     reckoning = replace(
         reckoning,
-        injected_at=_said(given),
-        corrected_to_first=_said(min(corrected.per_slice)),
-        corrected_to_last=_said(max(corrected.per_slice)),
+        injected_at=said(given.at),
+        corrected_to_first=said(min(corrected.per_slice)),
+        corrected_to_last=said(max(corrected.per_slice)),
         corrected_to_source=corrected.source,
         decay_least=float(left.min()),
         decay_most=float(left.max()),
-        notes=(*reckoning.notes, *_disagreement(corrected, half_life)),
+        notes=(*reckoning.notes, *notes, *uptake.notes()),
     )
     return dose * left, _with_dose(reckoning, dose * left)
 
@@ -136,13 +139,18 @@ def _uncorrected(
             "AcquisitionTime or ActualFrameDuration are missing, and DecayCorrection is NONE, so the decay cannot "
             "be corrected; export the PET with its times, or corrected for decay"
         )
-    given, reckoning = _administration(headers, overrides, reckoning, known[0])
-    elapsed = np.array([_elapsed_s(given, moment, "the acquisition") for moment in known])
+    given, reckoning = _administration(headers, overrides, reckoning, min(known))
+    uptake = Uptake(given, tuple(known), "the acquisition", half_life)
+    uptake.check(min(known), corrected=False)
     rate = np.log(2.0) / half_life
     during = rate * np.array(durations_ms) / 1000.0
-    factor = during / -np.expm1(-during) * np.exp(rate * elapsed)
+    factor = during / -np.expm1(-during) * np.exp(rate * uptake.elapsed_s)
     reckoning = replace(
-        reckoning, injected_at=_said(given), decay_least=float(factor.min()), decay_most=float(factor.max())
+        reckoning,
+        injected_at=said(given.at),
+        decay_least=float(factor.min()),
+        decay_most=float(factor.max()),
+        notes=(*reckoning.notes, *_of_injection(given, half_life), *uptake.notes()),
     )
     return dose / factor, _with_dose(reckoning, np.array([dose]))
 
@@ -164,8 +172,8 @@ def _dose_bq(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) -> t
     """RadionuclideTotalDose (0018,1074): Bq, but some 10^2 to 10^3 mean MBq."""
     shown = text(tracer, "RadionuclideTotalDose") or "none"
     if overrides.dose_mbq is not None:
-        said = f"dose {overrides.dose_mbq:g} MBq, the header has {shown}"
-        return overrides.dose_mbq * _MEGA, replace(reckoning, overrides=(*reckoning.overrides, said))
+        told = f"dose {overrides.dose_mbq:g} MBq, the header has {shown}"
+        return overrides.dose_mbq * _MEGA, replace(reckoning, overrides=(*reckoning.overrides, told))
     dose = number(tracer, "RadionuclideTotalDose")
     if dose is None or dose <= 0:
         raise InvalidImageError(
@@ -188,9 +196,9 @@ def _half_life_s(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) 
     stored = number(tracer, "RadionuclideHalfLife")
     shown = text(tracer, "RadionuclideHalfLife") or "none"
     if overrides.half_life_s is not None:
-        said = f"half-life {overrides.half_life_s:g} s, the header has {shown}"
+        told = f"half-life {overrides.half_life_s:g} s, the header has {shown}"
         return overrides.half_life_s, replace(
-            reckoning, half_life_s=overrides.half_life_s, overrides=(*reckoning.overrides, said)
+            reckoning, half_life_s=overrides.half_life_s, overrides=(*reckoning.overrides, told)
         )
     usual = HALF_LIVES_S.get(nuclide)
     notes = reckoning.notes
@@ -212,19 +220,23 @@ def _half_life_s(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) 
     return stored, replace(reckoning, half_life_s=stored, notes=notes)
 
 
-def _administration(
-    headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning, corrected: datetime
-) -> tuple[datetime, Reckoning]:
-    """When the tracer was given: by the user, else by the header."""
+def _acquired(headers: list[Header], corrected: datetime) -> datetime:
+    """When the first slice was acquired, as well as it is known."""
     moments = [moment for moment in map(acquisition, headers) if moment is not None]
-    acquired = min(moments, default=series_start(headers[0]) or corrected)
+    return min(moments, default=series_start(headers[0]) or corrected)
+
+
+def _administration(
+    headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning, acquired: datetime
+) -> tuple[Injection, Reckoning]:
+    """When the tracer was given: by the user, else by the header."""
     tracer = _tracer(headers[0])
     start, clock = (text(tracer, f"RadiopharmaceuticalStart{kind}") for kind in ("DateTime", "Time"))
     if overrides.injection_time is not None:
         given = given_administration(overrides.injection_time, acquired)
         assert given is not None  # SuvOverrides checked its form
-        said = f"injection at {_said(given)}, the header has {start or clock or 'none'}"
-        return given, replace(reckoning, overrides=(*reckoning.overrides, said))
+        told = f"injection at {said(given.at)}, the header has {start or clock or 'none'}"
+        return given, replace(reckoning, overrides=(*reckoning.overrides, told))
     found = administration(start, clock, acquired, text(headers[0], "TimezoneOffsetFromUTC"))
     if found is None:
         raise InvalidImageError(
@@ -234,33 +246,46 @@ def _administration(
     return found, reckoning
 
 
-def _elapsed_s(given: datetime, moment: datetime, what: str) -> float:
-    """Seconds from the injection; more than a day or below 0 is an error (dates shifted by anonymisation)."""
-    elapsed = (moment - given).total_seconds()
-    if not -_ROUNDING_S <= elapsed <= _DAY_S:
-        raise InvalidImageError(
-            f"the injection must lie within a day before the PET, got {_said(given)} for the injection and "
-            f"{_said(moment)} for {what}; give the injection's time with --injection-time"
+def _of_injection(given: Injection, half_life: float) -> tuple[str, ...]:
+    """Name the element that has another time of injection, and what it would give."""
+    if given.zone_unknown:
+        return (
+            f"{given.source} names a time zone and the PET none, so {said(given.at)} was taken as the scanner's "
+            "local time; if it is not, give the injection's time with --injection-time",
         )
-    return elapsed
+    if given.other is None:
+        return ()
+    ratio = _times_as_high((given.at - given.other).total_seconds(), half_life)
+    return (
+        f"the injection is taken as given at {said(given.at)} by {given.source}; by {given.other_source} it would "
+        f"be {said(given.other)}, and SUVs {ratio:.3f} times as high",
+    )
 
 
 def _disagreement(corrected: Reference, half_life: float) -> tuple[str, ...]:
-    """Name a second rule that differs by more than a minute, and what it would give."""
-    apart = corrected.apart_s
-    if abs(apart) <= _MINUTE_S:
-        return ()
-    ratio = float(np.exp(np.log(2.0) / half_life * apart))
-    return (
-        f"the voxels are taken as corrected to {_said(corrected.per_slice[0])} by {corrected.source}; by "
-        f"{corrected.other_source} it would be {_said(corrected.other[0])}, and SUVs {ratio:.3f} times as high",
-    )
+    """Name a second rule that differs by more than a minute and what it would give, and times that spread."""
+    notes = []
+    if corrected.spread_s > _MINUTE_S:
+        first, last = said(min(corrected.per_slice)), said(max(corrected.per_slice))
+        notes.append(
+            f"the slices are taken as corrected to times from {first} to {last} by {corrected.source}, although "
+            "all of a series are corrected to one; each slice's own was used"
+        )
+    if abs(corrected.apart_s) > _MINUTE_S:
+        used, other = corrected.per_slice[corrected.farthest], corrected.other[corrected.farthest]
+        ratio = _times_as_high(corrected.apart_s, half_life)
+        notes.append(
+            f"the voxels are taken as corrected to {said(used)} by {corrected.source}; by "
+            f"{corrected.other_source} it would be {said(other)}, and SUVs {ratio:.3f} times as high"
+        )
+    return tuple(notes)
+
+
+def _times_as_high(later_s: float, half_life: float) -> float:
+    """By how much SUVs rise where as many seconds more lie between injection and correction."""
+    return float(np.exp(np.log(2.0) / half_life * later_s))
 
 
 def _with_dose(reckoning: Reckoning, used: NDArray[np.float64]) -> Reckoning:
     least, most = float(used.min()) / _MEGA, float(used.max()) / _MEGA
     return replace(reckoning, dose_used_mbq_least=least, dose_used_mbq_most=most)
-
-
-def _said(moment: datetime) -> str:
-    return moment.isoformat(sep=" ", timespec="milliseconds" if moment.microsecond else "seconds")

@@ -6,6 +6,7 @@ pydicom is no part of the inference image; it is imported on first use, with a s
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import re
 import warnings
@@ -68,6 +69,9 @@ def pydicom_module() -> ModuleType:
         ) from None
     # Real headers break the rules in ways that do not matter here; what matters is checked where it is used.
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    # Of a strange character set it would speak for every text of every file, by warnings and in its log.
+    warnings.filterwarnings("ignore", "Unknown encoding")
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
     module: ModuleType = pydicom
     return module
 
@@ -88,8 +92,7 @@ def read_header(path: Path) -> Header | None:
     pydicom = pydicom_module()
     with path.open("rb") as stream:
         start = stream.read(_PREAMBLE + 4)
-    marked = start[_PREAMBLE:] == b"DICM"
-    bare = start[:2] in (b"\x08\x00", b"\x02\x00") and start[3:4] == b"\x00"  # written before Part 10 files
+    marked, bare = start[_PREAMBLE:] == b"DICM", _begins_with_elements(start)
     if not marked and not bare:
         return None
     try:
@@ -123,6 +126,16 @@ def frames(header: Header) -> list[Header]:
         return _flattened(header)
     except Exception as error:  # whatever damaged elements make pydicom stumble over
         raise ValueError(_one_line(error)) from error
+
+
+def lacks_preamble(path: Path) -> bool:
+    """Tell whether a file begins with DICOM elements, as before PS3.10 gave files a preamble."""
+    with path.open("rb") as stream:
+        return _begins_with_elements(stream.read(4))
+
+
+def _begins_with_elements(start: bytes) -> bool:
+    return start[:2] in (b"\x08\x00", b"\x02\x00") and start[3:4] == b"\x00"
 
 
 def text(header: Header, keyword: str) -> str:

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from algorithm.description import WeightsUsed
+from algorithm.dicom.headers import items, lacks_preamble
 from algorithm.errors import GeometryError, InstallationError, InvalidImageError, UnreadableImageError
 from algorithm.outputs import SEGMENTATION, written_as
 
@@ -215,14 +216,14 @@ def _header(path: Path) -> Any:
     import pydicom
 
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=lacks_preamble(path))
     except (OSError, pydicom.errors.InvalidDicomError) as error:
         raise UnreadableImageError(
             f"cannot read {path} as DICOM: {error}; give the files of the PET series"
         ) from error
     multi_frame = "PerFrameFunctionalGroupsSequence" in header
     for keyword in _NEEDED if multi_frame else (*_NEEDED, *_NEEDED_PLANE):
-        if keyword not in header:
+        if not header.get(keyword):
             raise InvalidImageError(
                 f"{path} has no {keyword}, so a segmentation cannot refer to it; give the files as the scanner "
                 "sent them, or do without the DICOM SEG"
@@ -281,10 +282,10 @@ def _slices(instances: Sequence[Any]) -> list[_Slice]:
 
 def _frames_of(instance: Any) -> Iterator[_Slice]:
     """Yield the frames of a multi-frame instance from its functional groups, its own before the shared ones."""
-    shared = instance.SharedFunctionalGroupsSequence[0]
+    shared = items(instance, "SharedFunctionalGroupsSequence")
     for own in instance.PerFrameFunctionalGroupsSequence:
         position, orientation, measures = (
-            (own if keyword in own else shared)[keyword][0]
+            _group(keyword, own, *shared)
             for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
         )
         yield _Slice(
@@ -294,6 +295,17 @@ def _frames_of(instance: Any) -> Iterator[_Slice]:
             instance.Rows,
             instance.Columns,
         )
+
+
+def _group(keyword: str, *groups: Any) -> Any:
+    """Return the first item of a sequence of the first functional groups that have it."""
+    for each in groups:
+        if found := items(each, keyword):
+            return found[0]
+    raise InvalidImageError(
+        f"a frame of the PET has no {keyword}, so a segmentation cannot refer to it; give the files as the "
+        "scanner sent them, or do without the DICOM SEG"
+    )
 
 
 def _frames(

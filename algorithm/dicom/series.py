@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from algorithm.dicom.headers import Header, frames, number, numbers, read_header, text, words
 from algorithm.dicom.stack import Slice, stacked
 from algorithm.errors import MissingInputError, UnreadableImageError
+from algorithm.files import refuse_unreadable
 
 VOLUME, LOCALISER, PROJECTION, PICTURE = "volume", "localiser", "projection", "picture without position"
 
@@ -232,7 +233,16 @@ def attenuation_corrected(header: Header) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    """Return the files below a folder, sorted; links to folders are followed, each folder is entered once."""
+    found: list[Path] = []
+    entered: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
+        real = Path(place).resolve()
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        found += (Path(place) / name for name in names)
     return sorted(path for path in found if path.is_file())
 
 

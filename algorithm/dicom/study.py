@@ -158,10 +158,10 @@ def read_study(
     cts = _candidates(ct_found, "CT", ct_series)
     if pet_series is None:
         pets = _with_partner(pets, cts)
-    pet = _best(pets, "PT", found, pet_series)
+    pet = _best(pets, "PT", found)
     if ct_series is None:
         cts = _fitting_cts(pet, cts, anywhere=apart)
-    ct = _best(cts, "CT", ct_found, ct_series)
+    ct = _best(cts, "CT", ct_found)
     notes = _notes_on(pet, found, ct, ct_found)
     _check_patient(pet, ct)
     factors, reckoning = reckon(pet, overrides)  # refuses before thousands of pixels are read
@@ -187,7 +187,7 @@ def read_pet(
 ) -> DicomPet:
     """Read one PET in SUV from a folder of DICOM files; arguments and errors as those of :func:`read_study`."""
     found = find_series(folder, say=say)
-    pet = _best(_candidates(found, "PT", series), "PT", found, series)
+    pet = _best(_candidates(found, "PT", series), "PT", found)
     factors, reckoning = reckon(pet, overrides)
     notes = (*found.notes, *_chosen(pet, found), *pet.notes)
     return DicomPet(read_pet_volume(pet, factors), pet, reckoning, _patient(pet.header), notes)
@@ -196,7 +196,7 @@ def read_pet(
 def read_ct(folder: Path, *, series: str | None = None, say: Say | None = None) -> DicomCt:
     """Read one CT in HU from a folder of DICOM files; arguments and errors as those of :func:`read_study`."""
     found = find_series(folder, say=say)
-    ct = _best(_candidates(found, "CT", series), "CT", found, series)
+    ct = _best(_candidates(found, "CT", series), "CT", found)
     notes = (*found.notes, *_chosen(ct, found), *ct.notes)
     return DicomCt(read_ct_volume(ct), ct, _patient(ct.header), notes)
 
@@ -255,7 +255,7 @@ def _covered(pet: Series, ct: Series) -> float:
     return max(0.0, min(high, ct_high) - max(low, ct_low)) / (high - low)
 
 
-def _best(series: list[Series], modality: str, found: Found, uid: str | None) -> Series:
+def _best(series: list[Series], modality: str, found: Found) -> Series:
     """Return the one with the most slices; series without a problem and axial ones first."""
     name, option = _NAMES[modality], _OPTIONS[modality]
     pool = [one for one in series if not one.problem] or series
@@ -267,9 +267,15 @@ def _best(series: list[Series], modality: str, found: Found, uid: str | None) ->
         )
     most = max(len(one.slices) for one in pool)
     pool = [one for one in pool if len(one.slices) == most]
-    if len(pool) > 1 and uid is None:
+    if len({one.uid for one in pool}) > 1:
         raise MissingInputError(
             f"{len(pool)} {name} series fit equally well: {_listed(pool)}; name the one to use with {option} UID"
+        )
+    if len(pool) > 1:
+        raise MissingInputError(
+            f"the slices of one {name} series lie in {len(pool)} stacks of equal size, which differ in "
+            f"orientation, spacing, frame of reference or correction: {_listed(pool)}; give a folder with the "
+            "files of one"
         )
     check_stack(pool[0])
     return pool[0]

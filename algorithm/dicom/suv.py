@@ -86,6 +86,8 @@ def reckon(series: Series, overrides: SuvOverrides | None = None) -> tuple[NDArr
         The PET cannot be converted; the sentence says what is missing or contradicts.
     """
     pet = _Pet(series, [piece.header for piece in series.slices], overrides or SuvOverrides())
+    for keyword in ("PatientID", "StudyInstanceUID"):
+        _check_alike(pet, keyword)
     slopes = _slopes(pet)
     units, suv_type = _units(pet)
     _check_corrections(pet)
@@ -187,6 +189,7 @@ def _check_corrections(pet: _Pet) -> None:
 def _from_activity(pet: _Pet, reckoning: Reckoning, to_bq_ml: NDArray[np.float64]) -> _Factors:
     """SUVbw of values that ``to_bq_ml`` turns into Bq/ml: x weight / dose at the time of correction."""
     weight, reckoning = _weight(pet, reckoning)
+    _check_tracer(pet, reckoning.decay_correction)
     dose, reckoning = dose_at_reference(pet.headers, pet.overrides, reckoning)
     return to_bq_ml * weight * 1000.0 / dose, reckoning
 
@@ -220,6 +223,8 @@ def _cm2ml(pet: _Pet, reckoning: Reckoning, suv_type: str) -> _Factors:
 
 
 def _other_normalisation(pet: _Pet, reckoning: Reckoning, suv_type: str, units: str) -> _Factors:
+    for keyword in ("PatientSize", "PatientSex"):
+        _check_alike(pet, keyword)
     weight, reckoning = _weight(pet, reckoning)
     factor, reckoning = body_factor(pet.headers[0], suv_type, weight, reckoning)
     reckoning = replace(reckoning, units=units)
@@ -274,6 +279,7 @@ def _weight(pet: _Pet, reckoning: Reckoning) -> tuple[float, Reckoning]:
     if given is not None:
         said = f"weight {given:g} kg, the header has {text(pet.headers[0], 'PatientWeight') or 'none'}"
         return given, replace(reckoning, weight_kg=given, overrides=(*reckoning.overrides, said))
+    _check_alike(pet, "PatientWeight")
     weight = number(pet.headers[0], "PatientWeight")
     if weight is None or weight <= 0:
         shown = text(pet.headers[0], "PatientWeight") or "none"
@@ -312,6 +318,31 @@ def _one_of(pet: _Pet, value: Callable[[Header], str], name: str) -> str:
             f"{pet.series}; export the PET again"
         )
     return found[0]
+
+
+def _check_tracer(pet: _Pet, decay_correction: str) -> None:
+    """Refuse slices that differ in what is used of the tracer."""
+    used = ["RadionuclideTotalDose"] if pet.overrides.dose_mbq is None else []
+    if decay_correction != "ADMIN":
+        used += ["RadionuclideHalfLife"] if pet.overrides.half_life_s is None else []
+        if pet.overrides.injection_time is None:
+            used += ["RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime"]
+    for keyword in used:
+        _check_alike(pet, keyword, "RadiopharmaceuticalInformationSequence")
+
+
+def _check_alike(pet: _Pet, keyword: str, sequence: str = "") -> None:
+    """Refuse slices that differ in an element, or in one of a sequence's first item; "70" and "70.0" are alike."""
+
+    def value(header: Header) -> str:
+        holders = items(header, sequence)[:1] if sequence else [header]
+        figures = [number(holder, keyword) for holder in holders]
+        texts = [text(holder, keyword) for holder in holders]
+        return "".join(
+            said if figure is None else f"{figure:.12g}" for said, figure in zip(texts, figures, strict=True)
+        )
+
+    _one_of(pet, value, keyword)
 
 
 def _joined(values: tuple[str, ...]) -> str:

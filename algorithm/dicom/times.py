@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
@@ -18,7 +19,9 @@ from algorithm.dicom.headers import (
     text,
 )
 
-_HALF_DAY = timedelta(hours=12)
+_DAY, _HALF_DAY = timedelta(days=1), timedelta(hours=12)
+_MINUTE_S = 60.0
+_FRAMES = "AcquisitionTime + T_ave - FrameReferenceTime of each slice"
 _UNDATED = date(1900, 1, 1)  # anonymisers' own choice where a date must be there
 
 
@@ -36,17 +39,59 @@ class Reference:
         What another rule says, the one that differs most; empty where no other says anything.
     other_source : str
         Its elements.
+    notes : tuple of str
+        What was passed over, and why.
     """
 
     per_slice: tuple[datetime, ...]
     source: str
     other: tuple[datetime, ...] = ()
     other_source: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def farthest(self) -> int:
+        """The slice where the two rules differ most; 0 where there is one rule only."""
+        apart = [abs((b - a).total_seconds()) for a, b in zip(self.per_slice, self.other, strict=False)]
+        return apart.index(max(apart)) if apart else 0
 
     @property
     def apart_s(self) -> float:
         """Largest difference of the two rules, in s, with its sign; 0 where there is one rule only."""
         return _apart_s(self.per_slice, self.other)
+
+    @property
+    def spread_s(self) -> float:
+        """How far the slices' times lie apart, in s."""
+        return _spread_s(self.per_slice)
+
+
+@dataclass(frozen=True)
+class Injection:
+    """When the tracer was given.
+
+    Attributes
+    ----------
+    at : datetime
+        In the scanner's local time.
+    source : str
+        The element that says it; empty where the user did.
+    dated : bool
+        Whether its day was said, too; else it is the scan's, or the day before.
+    other : datetime or None
+        What the other element says, where that is more than a minute apart.
+    other_source : str
+        Its name.
+    zone_unknown : bool
+        It was said in a time zone, and nothing tells the scanner's.
+    """
+
+    at: datetime
+    source: str = ""
+    dated: bool = False
+    other: datetime | None = None
+    other_source: str = ""
+    zone_unknown: bool = False
 
 
 def acquisition(header: Header) -> datetime | None:
@@ -67,7 +112,7 @@ def acquisition(header: Header) -> datetime | None:
     if clock is None:
         return None
     moment = datetime.combine(_any_date(header), clock)
-    return moment + timedelta(days=1) if start is not None and start - moment > _HALF_DAY else moment
+    return moment + _DAY if start is not None and start - moment > _HALF_DAY else moment
 
 
 def series_start(header: Header) -> datetime | None:
@@ -93,52 +138,91 @@ def reference(headers: list[Header], half_life_s: float) -> Reference | None:
     time (0009,100D); per slice AcquisitionTime + T_ave - FrameReferenceTime (0054,1300), with T the
     ActualFrameDuration (0018,1242), both in ms; SeriesTime if not later than the first AcquisitionTime, else that
     (QIBA's order). A FrameReferenceTime of 0 is one that was not filled in: the mean of a frame's counts lies
-    within it.
+    within it. All slices of a series are corrected to one time (PS3.3 C.8.9.1), so frame times by which these lie
+    more than a minute apart are counted from something else, such as each bed's own start: QIBA's order goes
+    before them. GE's time does not count where it lies more than a day from the acquisition: anonymisers shift
+    dates and leave private ones.
     """
+    scan, notes = _ge_scan(headers)
+    frames = _from_frames(headers, half_life_s)
     candidates = [
         (_stated(headers), "DecayCorrectionDateTime"),
-        (_ge_scan(headers), "GE's private scan date and time (0009,100D)"),
-        (_from_frames(headers, half_life_s), "AcquisitionTime + T_ave - FrameReferenceTime of each slice"),
+        (scan, "GE's private scan date and time (0009,100D)"),
+        (frames, _FRAMES),
         _qiba(headers),
     ]
-    said = [(moments, source) for moments, source in candidates if moments]
-    if not said:
+    scattered = _spread_s(frames) > _MINUTE_S
+    if scattered:
+        candidates[2:] = reversed(candidates[2:])
+    known = [(moments, source) for moments, source in candidates if moments]
+    if not known:
         return None
-    (used, source), others = said[0], said[1:]
+    (used, source), others = known[0], known[1:]
+    if scattered:
+        notes += (
+            f"{_FRAMES} spreads from {said(min(frames))} to {said(max(frames))}, although all slices of a series "
+            f"are corrected to one time; {source} was used",
+        )
     other = max(others, key=lambda one: abs(_apart_s(used, one[0])), default=((), ""))
-    return Reference(used, source, *other)
+    return Reference(used, source, *other, notes=notes)
 
 
-def administration(start: str, clock: str, acquired: datetime | None, offset: str) -> datetime | None:
-    """Return when the tracer was given.
+def administration(start: str, clock: str, acquired: datetime, offset: str) -> Injection | None:
+    """Return when the tracer was given; None where neither element says it.
 
     RadiopharmaceuticalStartDateTime (0018,1078) goes before RadiopharmaceuticalStartTime (0018,1072), which has no
     date: it gets the acquisition's, or the day before where it would lie after the acquisition (midnight). So does
-    the former where anonymisation took the acquisition's date.
+    the former where anonymisation took the acquisition's date. Where the former names a time zone and the object
+    has none (``offset``), the latter goes before it: that is local time, as the object's other times are.
     """
-    whole = parse_date_time(start, offset)
-    undated = acquired is not None and acquired.date() == _UNDATED
-    if whole is not None and not undated:
-        return whole
-    if whole is not None:
-        clock = whole.strftime("%H%M%S.%f")
-    alone = parse_time(clock)
-    return _before(alone, acquired) if alone is not None and acquired is not None else None
+    whole, alone = parse_date_time(start, offset), parse_time(clock)
+    names = ("RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime")
+    if whole is None:
+        return Injection(_before(alone, acquired), names[1]) if alone is not None else None
+    dated = acquired.date() != _UNDATED
+    if not dated:
+        whole = _before(whole.time(), acquired)
+    zoned = re.search(r"[+-]\d{4}$", start.strip()) is not None and not re.fullmatch(r"[+-]\d{4}", offset)
+    if alone is None:
+        return Injection(whole, names[0], dated, zone_unknown=zoned)
+    both = (whole, _nearest(alone, whole))
+    if zoned:
+        both, names = both[::-1], names[::-1]
+    if abs((both[1] - both[0]).total_seconds()) <= _MINUTE_S:
+        return Injection(both[0], names[0], dated)
+    return Injection(both[0], names[0], dated, both[1], names[1])
 
 
-def given_administration(value: str, acquired: datetime | None) -> datetime | None:
-    """Parse a user's injection time: HH:MM[:SS] or YYYY-MM-DDTHH:MM[:SS]; None where it is none."""
+def given_administration(value: str, acquired: datetime) -> Injection | None:
+    """Parse a user's injection time: HH:MM[:SS] or YYYY-MM-DDTHH:MM[:SS], local time; None where it is none."""
     if ":" not in value:
         return None
     try:
-        return datetime.fromisoformat(value).replace(tzinfo=None)
+        whole = datetime.fromisoformat(value)
     except ValueError:
         pass
+    else:
+        return Injection(whole, dated=True) if whole.tzinfo is None else None
     try:
         alone = time.fromisoformat(value)
     except ValueError:
         return None
-    return _before(alone, acquired) if acquired is not None else None
+    return Injection(_before(alone, acquired)) if alone.tzinfo is None else None
+
+
+def said(moment: datetime) -> str:
+    """Write a moment for people, without fractions where it has none."""
+    return moment.isoformat(sep=" ", timespec="milliseconds" if moment.microsecond else "seconds")
+
+
+def _spread_s(moments: tuple[datetime, ...]) -> float:
+    return (max(moments) - min(moments)).total_seconds() if moments else 0.0
+
+
+def _nearest(clock: time, moment: datetime) -> datetime:
+    """Return the moment with a clock time that lies nearest to another."""
+    same_day = datetime.combine(moment.date(), clock)
+    return min((same_day + days * _DAY for days in (-1, 0, 1)), key=lambda one: abs(one - moment))
 
 
 def _apart_s(used: tuple[datetime, ...], other: tuple[datetime, ...]) -> float:
@@ -153,7 +237,7 @@ def _before(clock: time, acquired: datetime) -> datetime:
     seconds must not become a wait of a day.
     """
     moment = datetime.combine(acquired.date(), clock)
-    eve = moment - timedelta(days=1)
+    eve = moment - _DAY
     return eve if moment > acquired and acquired - eve <= _HALF_DAY else moment
 
 
@@ -164,8 +248,16 @@ def _stated(headers: list[Header]) -> tuple[datetime, ...]:
     )
 
 
-def _ge_scan(headers: list[Header]) -> tuple[datetime, ...]:
-    return _all(parse_date_time(private_text(header, GE_SCAN_DATE_TIME)) for header in headers)
+def _ge_scan(headers: list[Header]) -> tuple[tuple[datetime, ...], tuple[str, ...]]:
+    """GE's scan date and time, and a note where it cannot be this scan's."""
+    moments = _all(parse_date_time(private_text(header, GE_SCAN_DATE_TIME)) for header in headers)
+    acquired = acquisition(headers[0]) or series_start(headers[0])
+    if not moments or acquired is None or abs(moments[0] - acquired) <= _DAY:
+        return moments, ()
+    return (), (  # without the date itself: it may be the true one of an anonymised study
+        "GE's private scan date and time (0009,100D) was left out: it lies more than a day from the acquisition, "
+        "so dates were changed and this one was not",
+    )
 
 
 def _from_frames(headers: list[Header], half_life_s: float) -> tuple[datetime, ...]:

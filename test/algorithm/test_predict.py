@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from algorithm.__main__ import main
 from algorithm.results import NAMES
 from test.support.checkpoints import write_checkpoint
-from test.support.dicom import edit_all, uid
+from test.support.dicom import Maker, edit_all, uid
 from test.support.studies import write_study
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1")
@@ -140,6 +140,35 @@ class TestStudy:
         for name in ("report.html", "report.json"):
             text = (tmp_path / name).read_text(encoding="utf-8")
             assert not any(part in text for part in ("Phantom", "P-study", str(study), "1990"))
+
+    def test_anonymous_tells_no_series_and_no_date(self, predict, tmp_path: Path) -> None:
+        study = write_study(tmp_path / "study", pet_edit=edit_all(SeriesDescription="PET DOE"))
+        other = edit_all(SeriesDescription='NAC "DOE" (2)', CorrectedImage=["DECY"])
+        Maker(study="study", spacing=(6.0, 5.0, 5.0)).pet(
+            study / "nac", np.ones((20, 4, 4)), series="nac", edit=other
+        )
+
+        assert predict(study, tmp_path / "out", "--anonymous", "--no-viewer") == 0
+
+        for name in ("report.html", "report.json"):
+            text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+            assert "10:00:00" in text  # of the injection: times of day stay
+            assert "not taken: series 3 (20 slices, not corrected for attenuation)" in text
+            assert not any(part in text for part in ("DOE", "2025-01-01", "UID", uid("study", "pet")))
+
+    def test_what_is_odd_about_the_pet_is_said_once(
+        self, predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        study = write_study(
+            tmp_path / "study", pet_edit=edit_all(RadionuclideTotalDose="368.08", NumberOfSlices=40)
+        )
+
+        assert predict(study, tmp_path / "out", "--no-viewer") == 0
+
+        notes = "; ".join(json.loads((tmp_path / "out" / "report.json").read_text())["notes"])
+        page, said = (tmp_path / "out" / "report.html").read_text(encoding="utf-8"), capsys.readouterr().out
+        for odd in ("taken as MBq", "announces 40 slices (NumberOfSlices), 20 are here"):
+            assert [text.count(odd) for text in (notes, page, said)] == [1, 1, 1]
 
     @pytest.mark.parametrize("given", ["the folder", "."])
     def test_anonymous_names_no_file_of_a_nested_export(

@@ -123,6 +123,20 @@ def test_cover_is_told_and_noted() -> None:
     assert len(findings.notes) == 1 + (findings.ct_cover < 0.75)
 
 
+@pytest.mark.parametrize("factor", [5.0, 1e5], ids=["kBq/ml", "Bq/ml"])
+def test_too_high_suvs_of_dicom_are_its_headers_fault(factor: float, tmp_path: Path) -> None:
+    ct, pet = small_pair()
+    high = sitk.Cast(pet * factor, sitk.sitkFloat32)
+
+    with pytest.raises(
+        UserError, match=r"weight, dose and times .*algorithm suv.* or use --no-checks suv"
+    ) as error:
+        pair_up(ct, high, tmp_path, tmp_path)
+    assert "divide by" not in str(error.value)
+    with pytest.raises(UserError, match="divide by the injected dose"):
+        pair_up(ct, high, CT, PET)
+
+
 def test_fast_for_a_whole_body() -> None:
     """All checks of 400 x 400 x 326 voxels in less than 0.3 s of a processor."""
     ct, pet = (_enlarged(image) for image in small_pair())

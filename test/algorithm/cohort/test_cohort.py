@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from algorithm.__main__ import main
 from algorithm.cohort.record import is_done, read_record
+from algorithm.cohort.tables import write_tables
 from algorithm.job import Segmenter
 from test.conftest import ROOT
 from test.support.checkpoints import write_checkpoint
@@ -68,6 +69,17 @@ class TestResuming:
         assert segmented == []
         assert "3 of 3 cases are done already" in capsys.readouterr().out
         assert (tmp_path / "cohort.csv").read_bytes() == table
+
+    @pytest.mark.parametrize("harm", [Path.unlink, lambda report: report.write_text("{")], ids=["gone", "damaged"])
+    def test_tables_outlive_a_report(self, harm, cohort, tree, tmp_path) -> None:
+        assert cohort(tree, tmp_path) == 0
+        cases = [f"{name}_study" for name in PATIENTS]
+        harm(tmp_path / cases[1] / "report.json")
+
+        write_tables(tmp_path, cases, [read_record(tmp_path / case).key for case in cases])
+
+        table = rows(tmp_path / "cohort.csv")
+        assert [row["status"] for row in table] == ["done", "not done", "done"]
 
     @pytest.mark.parametrize("harm", ["mask", "report", "record", "no mask"])
     def test_what_is_not_whole_is_done_again(self, harm, cohort, tree, tmp_path, segmented) -> None:

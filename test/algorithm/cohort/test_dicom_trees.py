@@ -55,6 +55,28 @@ class TestDicomTree:
         assert "give the weight with --weight-kg" in table[2]["notes"]
         assert names_in(tmp_path / "out" / "p1_study") == {*NAMES, "case.json"} - {"report.html"}
 
+    def test_studies_in_one_folder_fail_alone(self, cohort, tmp_path, capsys) -> None:
+        tree = tmp_path / "tree"
+        write_study(tree / "p1" / "study", "p1")
+        for study in ("first", "second"):
+            write_study(tmp_path / study, study)
+            for kind in ("ct", "pet"):
+                shutil.copytree(tmp_path / study / kind, tree / "p2" / f"{study}_{kind}")
+
+        assert cohort(tree, tmp_path / "out") == 4
+
+        table = rows(tmp_path / "out" / "cohort.csv")
+        assert [(row["case"], row["status"]) for row in table] == [("p1_study", "done"), ("p2", "failed")]
+        assert "holds PETs of several studies" in table[1]["notes"]
+
+    def test_what_is_odd_about_a_pet_stands_in_the_table(self, cohort, tmp_path, capsys) -> None:
+        write_study(tmp_path / "tree" / "p1", "p1", pet_edit=edit_all(RadionuclideTotalDose="368.08"))
+
+        assert cohort(tmp_path / "tree", tmp_path / "out") == 0
+
+        assert "taken as MBq" in rows(tmp_path / "out" / "cohort.csv")[0]["notes"]
+        assert capsys.readouterr().out.count("taken as MBq") == 1
+
     @pytest.mark.parametrize("name", ["CT.{}", "z.{}", "{}"], ids=["CT first", "CT last", "by UID"])
     def test_a_pet_among_the_slices_of_the_ct_is_found(self, tmp_path, name) -> None:
         for patient in PATIENTS:

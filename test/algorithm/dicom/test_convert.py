@@ -14,13 +14,14 @@ from test.support.dicom import FEET_FIRST, Maker, edit_all
 PET = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd", ".NII.GZ", ".Mha"])
 def test_the_image_has_the_suvs_and_the_place(tmp_path, suffix):
     maker = Maker(orientation=FEET_FIRST)
     maker.pet(tmp_path / "in", PET, slopes=2.0, edit=edit_all(Units="GML"))
     told: list[str] = []
     pet = convert(tmp_path / "in", tmp_path / f"suv{suffix}", say=told.append)
-    image = sitk.ReadImage(str(tmp_path / f"suv{suffix}"))
+    written = (tmp_path / f"suv{suffix}").rename(tmp_path / f"suv{suffix.lower()}")
+    image = sitk.ReadImage(str(written))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), PET * 2.0)
     np.testing.assert_allclose(image.GetOrigin(), pet.image.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(image.GetDirection(), np.diag([-1, 1, -1]).ravel(), atol=1e-6)

@@ -147,6 +147,10 @@ def _reconstructions(folder: Path) -> None:
     Maker().pet(folder / "second", PET, series="second")
 
 
+def _halves(folder: Path) -> None:
+    _edited(lambda dataset, index: setattr(dataset, "FrameOfReferenceUID", f"1.2.{1 + index % 2}"))(folder)
+
+
 def _cts(folder: Path) -> None:
     _pet()(folder)
     Maker().ct(folder / "second", CT, series="second")
@@ -176,6 +180,7 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "no PET": (_only("CT"), 2, "there is no PET series in .*, only 1 CT"),
     "no CT": (_only("PT"), 2, "there is no CT series in .*, only 1 PT"),
     "two reconstructions": (_reconstructions, 2, "2 PET series fit equally well: .*--pet-series"),
+    "one series, two frames of reference": (_halves, 2, "one PET series lie in 2 stacks .*the files of one"),
     "two CTs": (_cts, 2, "2 CT series fit equally well: .*--ct-series"),
     "two studies": (_two_studies, 2, "PETs of several studies"),
     "two patients": (_patients, 2, "must be of one patient, got PatientID P-study .* somebody else"),

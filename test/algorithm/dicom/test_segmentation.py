@@ -213,11 +213,45 @@ def test_what_a_segmentation_refers_to_must_be_there(tmp_path: Path, missing: st
     grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
     files = write_series(tmp_path, grid)
     instance = pydicom.dcmread(files[3])
-    del instance[missing]
-    instance.save_as(files[3])
+    for empty in (True, False):
+        if empty:
+            instance[missing].value = None
+        else:
+            del instance[missing]
+        instance.save_as(files[3])
 
-    with pytest.raises(InvalidImageError, match=rf"0004\.dcm has no {missing}, so"):
-        write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
+        with pytest.raises(InvalidImageError, match=rf"0004\.dcm has no {missing}, so"):
+            write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
+
+
+def test_files_without_the_preamble_of_part_10_are_referred_to(tmp_path: Path) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    files = write_series(tmp_path, grid)
+    labels, _ = number_lesions(some_mask())
+    write(tmp_path / "whole.dcm", labels, grid, files)
+    for path in files:
+        instance = pydicom.dcmread(path)
+        raw, syntax = path.read_bytes(), instance.file_meta.TransferSyntaxUID
+        assert syntax == pydicom.uid.ExplicitVRLittleEndian
+        path.write_bytes(raw[144 + instance.file_meta.FileMetaInformationGroupLength :])
+
+    write(tmp_path / "seg.dcm", labels, grid, files)
+
+    one, other = (pydicom.dcmread(tmp_path / name) for name in ("seg.dcm", "whole.dcm"))
+    assert one.PixelData == other.PixelData
+    assert one.ReferencedSeriesSequence == other.ReferencedSeriesSequence
+
+
+@pytest.mark.parametrize("keyword", ["SharedFunctionalGroupsSequence", "PixelMeasuresSequence"])
+def test_frames_without_their_groups_are_refused(tmp_path: Path, keyword: str) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    path = write_enhanced(tmp_path / "pet.dcm", grid, range(7))
+    instance = pydicom.dcmread(path)
+    del (instance if keyword in instance else instance.SharedFunctionalGroupsSequence[0])[keyword]
+    instance.save_as(path)
+
+    with pytest.raises(InvalidImageError, match="a frame of the PET has no P"):
+        write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, [path])
 
 
 @pytest.mark.parametrize("missing", ["PatientID", "PatientSex", "AccessionNumber", "StudyTime", "SliceThickness"])

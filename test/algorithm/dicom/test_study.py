@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from algorithm.dicom.series import LOCALISER, PROJECTION, find_series, is_dicom_
 from algorithm.dicom.study import read_ct, read_pet, read_study
 from algorithm.errors import InstallationError, MissingInputError
 from test.support.dicom import CORONAL, FEET_FIRST, Maker, edit_all, oblique, uid
+from test.support.studies import write_study
 
 PET = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
 CT = (np.arange(8 * 6 * 5, dtype=np.int16) - 100).reshape(8, 6, 5)
@@ -254,3 +256,37 @@ def test_without_pydicom_one_sentence_says_what_to_install(tmp_path, monkeypatch
 def test_nothing_of_the_package_imports_pydicom_before_it_is_used():
     code = "import sys, algorithm.dicom.convert; sys.exit('pydicom' in sys.modules or 'gdcm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_links_to_folders_are_followed_and_none_twice(tmp_path):
+    write_study(tmp_path / "elsewhere")
+    study = tmp_path / "study"
+    study.mkdir()
+    for name in ("ct", "pet"):
+        (study / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere" / "pet" / "up").symlink_to(study)
+
+    read = read_study(study)
+
+    assert [len(series.slices) for series in (read.pet_series, read.ct_series)] == [20, 40]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into any folder")
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path):
+    write_study(tmp_path)
+    (tmp_path / "ct").chmod(0)
+    try:
+        with pytest.raises(MissingInputError, match=r"cannot look into .*ct: .*; make it readable"):
+            read_study(tmp_path)
+    finally:
+        (tmp_path / "ct").chmod(0o755)
+
+
+def test_a_strange_character_set_says_nothing_of_its_own(tmp_path, recwarn, caplog):
+    write_study(tmp_path, pet_edit=edit_all(SpecificCharacterSet="ISO_IR 999", PatientName="Phantom"))
+    recwarn.clear()
+    caplog.clear()
+
+    assert read_study(tmp_path).patient.name == "Phantom"
+    assert not [str(each.message) for each in recwarn if "encoding" in str(each.message)]
+    assert not caplog.records
