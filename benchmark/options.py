@@ -88,7 +88,7 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
         metavar=("X", "Y", "Z"),
         help="Voxels of the window of patch; the release's and the checkpoint's if left out.",
     )
-    add("--record", action="store_true", help="Add what patch measures to the history of figures.")
+    add("--record", action="store_true", help="Add what patch and gpu measure to the history of figures.")
     add("--history", type=Path, default=HISTORY, metavar="FILE", help="The history of figures, CSV.")
     add(
         "--minutes",

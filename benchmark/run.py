@@ -7,7 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from algorithm.errors import DeviceError
+from algorithm.errors import DeviceError, UsageError
 from benchmark import history
 from benchmark.parts import GPU, PARTS
 from benchmark.results import table, write_results
@@ -49,8 +49,15 @@ def main(args: argparse.Namespace) -> int:
         The device asked for, or one that a part needs, is not there.
     OutputError
         What ``--history`` names is no history.
+    UsageError
+        Nothing of what is measured can be recorded.
     """
     if args.record:
+        if args.parts and not {"patch", GPU} & set(args.parts):
+            raise UsageError(
+                f"--record adds what patch and gpu measure, got {', '.join(args.parts)}; "
+                "name one of them too, or leave --record out"
+            )
         history.earlier_text(args.history)  # before minutes are spent
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
         session = Session(args, Path(folder))

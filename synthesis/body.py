@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
+from algorithm.errors import InvalidImageError
+
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -208,18 +210,19 @@ def find_landmarks(organs: Labels, grid: Grid) -> Landmarks:
     organs : uint8 array z, y, x
         Organ map in the LPS frame.
     grid : Grid
-        Its grid.
 
     Raises
     ------
-    ValueError
-        When the map has neither lungs nor liver, and so no trunk to build.
+    InvalidImageError
+        When the map has hardly any lung or liver, and so no trunk to build.
     """
     lungs = extent(organs, Tissue.LUNG, grid)
     if lungs is None:
         lungs = extent(organs, Tissue.LIVER, grid)
         if lungs is None:
-            raise ValueError("an organ map must hold lungs or a liver to build a body around, got neither")
+            raise InvalidImageError(
+                "the organ map holds less than 1 ml of lungs (5) and of liver (3); give one that covers the trunk"
+            )
         lungs[2, 0] += 150
     bladder = extent(organs, Tissue.BLADDER, grid)
     brain = extent(organs, Tissue.BRAIN, grid)

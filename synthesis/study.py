@@ -21,7 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from algorithm.errors import MissingInputError, OutputError, UsageError
+from algorithm.errors import InvalidImageError, MissingInputError, OutputError, UsageError
 from algorithm.files import check_writable, claimed
 from algorithm.images import read_image
 from algorithm.jsonfile import read_json
@@ -81,7 +81,7 @@ def find_anatomies(folder: Path) -> list[Path]:
     MissingInputError
         When there is none.
     """
-    maps = sorted(folder.glob("*/organs.nii.gz"))
+    maps = sorted(folder.glob("[!.]*/organs.nii.gz"))
     if not maps:
         raise MissingInputError(
             f"no organ map found in {folder} (looked for STUDY/organs.nii.gz); name the folder of the anatomies"
@@ -163,15 +163,24 @@ def synthesise_many(
             folders.append(folder)
             own: Tracer = tracer or tracer_of(study)
             made_of = {"anatomy": study, "tracer": own, "seed": seed, "index": index}
-            grid = list(spacing) if spacing else None
-            if _is_there(folder, {**made_of, "spacing": grid}):
+            made_of |= {"spacing": list(spacing) if spacing else None, "tumour_free": tumour_free}
+            if _is_there(folder, made_of):
                 continue
             free = np.random.default_rng([seed, index, 1]).random() < tumour_free
-            body = synthesise(
-                read_image(path, "organ map"), own, [seed, index], spacing=spacing, lesions=0 if free else None
-            )
-            write_case(body, folder, **made_of, spacing=grid)
+            body = _synthesised(path, own, [seed, index], spacing, 0 if free else None)
+            write_case(body, folder, **made_of)
     return folders
+
+
+def _synthesised(
+    path: Path, tracer: Tracer, seed: list[int], spacing: tuple[float, float, float] | None, lesions: int | None
+) -> SyntheticBody:
+    """Make the body of one organ map of many; what is wrong with it is told with its path."""
+    organs = read_image(path, "organ map")
+    try:
+        return synthesise(organs, tracer, seed, spacing=spacing, lesions=lesions)
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{path}: {error}") from error
 
 
 def _check(count: int, seed: int, spacing: tuple[float, float, float] | None, tumour_free: float) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.cases import Case, find_cases, read_study
-from algorithm.description import Postprocessing
+from algorithm.description import Postprocessing, PrecisionProof
 from algorithm.errors import UsageError
 from algorithm.files import written_whole
 from algorithm.images import PetCt
@@ -101,10 +101,12 @@ class Pieces:
 
 def pieces_at(
     probability: NDArray[np.float16], suv: NDArray[np.float32], truth: NDArray[np.uint8], threshold: float,
-    voxel_ml: float,
+    voxel_ml: float, suv_floor: float = 0.0,
 ) -> Pieces:  # fmt: skip
-    """Find the lesions of a case at a threshold; arrays are z, y, x on the PET's grid."""
+    """Find the lesions of a case at a threshold, none of a lower SUV; arrays are z, y, x on the PET's grid."""
     called = probability > threshold
+    if suv_floor > 0:
+        called &= suv >= suv_floor
     labels, count = lesions(called)
     highest = ndimage.maximum(suv, labels, np.arange(1, count + 1)) if count else []
     overlaps = count_overlaps(*crop_to_union(truth, called))
@@ -160,7 +162,8 @@ def take_apart(
         )
         suv, truth = (sitk.GetArrayFromImage(image) for image in (study.pet, study.seg))
         voxel_ml = float(np.prod(study.pet.GetSpacing())) / 1000
-        found.append({each: pieces_at(on_pet, suv, truth, each, voxel_ml) for each in THRESHOLDS})
+        floor = how.postprocessing.suv_floor
+        found.append({each: pieces_at(on_pet, suv, truth, each, voxel_ml, floor) for each in THRESHOLDS})
         log.info("  %s", case.name)
     return found
 
@@ -205,7 +208,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _write_choice(checkpoint: Checkpoint, choice: Choice) -> None:
-    floor = checkpoint.description.postprocessing.suv_floor
-    cleaning = Postprocessing(choice.minimum_lesion_ml, floor, choice.minimum_suv_max)
+    before = checkpoint.description
+    cleaning = Postprocessing(choice.minimum_lesion_ml, before.postprocessing.suv_floor, choice.minimum_suv_max)
     describe_again(checkpoint, threshold=choice.threshold, postprocessing=cleaning)
     log.info("written to %s", checkpoint.path)
+    same = (before.threshold, before.postprocessing) == (choice.threshold, cleaning)
+    if not same and before.precision != PrecisionProof():
+        log.info("its low precision was proved before that change: run `python -m training precision` again")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from algorithm.cases import list_cases
 from benchmark import process
-from benchmark.parts.rows import Row, body_text, command, patches_of
+from benchmark.parts.rows import Row, body_text, command, own_precision, patches_of
 from benchmark.process import Answer
 from benchmark.results import Section, short, table
 from benchmark.session import Session
@@ -17,7 +17,7 @@ from benchmark.session import Session
 def flips(session: Session) -> Section:
     """Segment bodies without flips, with flips where they can change the mask, and with flips over all windows."""
     parts = [
-        part for device in session.devices for part in _measured(session, device, session.precisions(device)[-1])
+        part for device in session.devices for part in _measured(session, device, own_precision(session, device))
     ]
     measured = "\n\n".join(parts)
     text = f"""

@@ -11,7 +11,7 @@ from typing import Any
 from benchmark import process
 from benchmark.parts.clock import Clock
 from benchmark.parts.one_patch import patch_rows, patches_to_measure
-from benchmark.parts.rows import Row
+from benchmark.parts.rows import Row, own_precision
 from benchmark.process import Answer
 from benchmark.results import NOT_THERE, gib, short
 from benchmark.session import Session, times
@@ -52,7 +52,7 @@ class Tables:
     @property
     def precision(self) -> str:
         """What the product chooses by itself on this device."""
-        return self.session.precisions(self.device)[:2][-1]
+        return own_precision(self.session, self.device)
 
     def best(self) -> list[Row]:
         """Measure what the device does at its best."""

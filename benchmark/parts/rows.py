@@ -12,14 +12,14 @@ Row = dict[str, str]
 
 RELEASED_PATCH = (128, 128, 64)
 
-_OF_CASE = ("weights", "size", "spacing")
+_OF_CASE = ("weights", "size", "spacing", "anatomies")
 _OPTIONS_OF = {
     "patch": ("weights", "repetitions"),
     "body": (*_OF_CASE, "windows"),
     "startup": (*_OF_CASE, "repetitions"),
     "growth": (*_OF_CASE, "growing_flips", "growing_checkpoints"),
     "agreement": (*_OF_CASE, "flips", "cases"),
-    "flips": ("weights", "flips", "bodies", "anatomies"),
+    "flips": (*_OF_CASE, "flips", "bodies"),
     "deadline": (*_OF_CASE, "time_limit"),
     "serving": (*_OF_CASE, "repetitions"),
     "neighbour": (*_OF_CASE, "repetitions", "setting"),
@@ -31,6 +31,12 @@ _OPTIONS_OF = {
 def patches_of(session: Session) -> list[Sequence[int]]:
     """Return the patch of each setting."""
     return [session.settings[setting]["patch"] for setting in session.options.setting]
+
+
+def own_precision(session: Session, device: str) -> str:
+    """Return what the product computes in by itself on a device, of those to compute in."""
+    allowed = session.precisions(device)
+    return "float16" if "float16" in allowed else allowed[-1]
 
 
 def body_text(session: Session, settings: Sequence[str] | None = None) -> str:

@@ -49,11 +49,11 @@ def _row(session: Session, setting: str) -> Row:
     options = ("--weights", files["weights"], "--device", "cpu", "--flips", "1")
     runs, expected = _exec_runs(session, files, folder, options)
     with _server(folder / "served", options) as (ask, pid, healthy_s):
-        jobs = []
+        jobs, same = [], []
         for _ in range(session.options.repetitions):
             _place(files, folder / "served")
             jobs.append(_timed(ask))
-            same = _mask(folder / "served") == expected
+            same.append(_mask(folder / "served") == expected)
         grown = _growth(session.files(setting, _HALF), folder / "served", ask, pid)
     calls = _calls(files, folder / "calls", options)
     return {
@@ -62,7 +62,7 @@ def _row(session: Session, setting: str) -> Row:
         "healthy after (s)": short(healthy_s),
         "invoke (s)": spread(jobs),
         "exec / invoke": short(statistics.median(runs) / statistics.median(jobs)),
-        "same mask": "yes" if same else "no",
+        "same mask": "yes" if all(same) else "no",
         "grown": short(grown),
         "first call (s)": short(calls[0]),
         "later calls (s)": spread(calls[1:]),

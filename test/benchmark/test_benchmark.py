@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +22,8 @@ from benchmark import (
 from benchmark.__main__ import main
 from benchmark.masks import dice_of
 from benchmark.options import add_arguments
-from benchmark.parts import PARTS
-from benchmark.parts.rows import command
+from benchmark.parts import PARTS, server
+from benchmark.parts.rows import command, own_precision
 from benchmark.process import Child, ChildError, peak_host_mib
 from benchmark.results import Section, short, spread, table, write_results
 from benchmark.run import _HEAD
@@ -169,6 +170,26 @@ def test_both_ways_of_scoring_give_the_same(quick, tiny, tmp_path):
     assert row["command"] == "`python -m benchmark scoring --size 90 80 70 --lesions 6`"
 
 
+@pytest.mark.parametrize(("masks", "told"), [([b"a", b"a"], "yes"), ([b"b", b"a"], "no"), ([b"a", b"b"], "no")])
+def test_the_masks_of_all_jobs_are_compared(tmp_path, monkeypatch, masks, told):
+    following = iter(masks)
+    fakes = {
+        "_exec_runs": lambda *_: ([2.0], b"a"),
+        "_server": lambda *_: nullcontext((None, 0, 0.5)),
+        "_place": lambda *_: None,
+        "_timed": lambda _: 1.0,
+        "_mask": lambda _: next(following),
+        "_growth": lambda *_: 1.0,
+        "_calls": lambda *_: [1.0, 1.0],
+        "command": lambda *_, **__: "",
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(server, name, fake)
+    files = lambda *_: {"weights": "w"}  # noqa: E731
+    session = SimpleNamespace(folder=tmp_path, files=files, options=SimpleNamespace(repetitions=len(masks)))
+    assert server._row(session, "default")["same mask"] == told
+
+
 def test_jobs_are_served(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.parts.server._MANY", 6)
     monkeypatch.setattr("benchmark.parts.server._STROKE", 2)
@@ -249,6 +270,25 @@ def test_a_row_tells_its_command_where_there_are_no_patients(no_data, part):
     assert words[-2:] == ["--device", "cpu"]
     repeated = options.parse_args(words[3:])
     assert vars(repeated) == {**vars(session.options), "device": "cpu"}
+
+
+@pytest.mark.parametrize("part", sorted({*PARTS} - {"patch", "scoring"}))
+def test_a_row_of_a_body_names_the_body_in_its_command(part):
+    options = console.Parser(prog="benchmark")
+    add_arguments(options)
+    words = [part, "--size", "9", "8", "7", "--spacing", "4", "5", "6", "--anatomies", "/a"]
+    session = SimpleNamespace(options=options.parse_args(words))
+    repeated = options.parse_args(command(session, part).strip("`").split()[3:])
+    assert vars(repeated) == vars(session.options)
+
+
+def test_flips_are_measured_in_what_the_product_computes_in():
+    def session(*precisions):
+        return SimpleNamespace(precisions=lambda device: precisions)
+
+    assert own_precision(session("float32", "float16", "bfloat16"), "cuda") == "float16"
+    assert own_precision(session("float32", "bfloat16"), "cpu") == "bfloat16"
+    assert own_precision(session("float16", "bfloat16"), "cuda") == "float16"
 
 
 def test_a_patch_is_measured_and_written_where_there_are_no_patients(no_data, quick, tiny, tmp_path):

@@ -68,6 +68,16 @@ def test_another_file_is_refused_before_anything_is_measured(tmp_path, capsys, c
     assert path.read_bytes() == content
 
 
+def test_what_cannot_be_recorded_is_refused_before_anything_is_measured(tmp_path, capsys):
+    path = tmp_path / "history.csv"
+    assert main(["scoring", "flips", "--record", "--history", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        "Error: --record adds what patch and gpu measure, got scoring, flips; "
+        "name one of them too, or leave --record out\n"
+    )
+    assert not path.exists()
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A git checkout with one commit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from algorithm.cases import find_cases
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, UsageError
 from algorithm.files import claimed
 from synthesis.__main__ import main
@@ -207,6 +209,24 @@ def test_a_map_without_a_trunk_is_refused() -> None:
         synthesise(sitk.Image(20, 20, 20, sitk.sitkUInt8), "fdg", 0)
 
 
+def test_a_map_with_next_to_no_trunk_is_refused(organ_map: sitk.Image) -> None:
+    values = array(organ_map)
+    values[np.isin(values, (Tissue.LUNG, Tissue.LIVER))] = 0
+    values[100, 50, 50] = Tissue.LUNG  # 0.15 ml
+    little = sitk.GetImageFromArray(values)
+    little.CopyInformation(organ_map)
+    with pytest.raises(InvalidImageError, match=r"less than 1 ml of lungs \(5\) and of liver \(3\); give one"):
+        synthesise(little, "fdg", 0, spacing=None)
+
+
+def test_a_map_that_is_refused_is_named(anatomies: Path, tmp_path: Path) -> None:
+    bad = anatomies / "fdg_f_2006" / "organs.nii.gz"
+    bad.parent.mkdir()
+    sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkUInt8), str(bad))
+    with pytest.raises(InvalidImageError, match=f"^{bad}: the organ map holds neither"):
+        synthesise_many([bad], tmp_path / "out", 1, 0, progress=False)
+
+
 def test_a_map_with_other_labels_is_refused(organ_map: sitk.Image) -> None:
     with pytest.raises(InvalidImageError, match="labels 0 to 10, got 11"):
         synthesise(organ_map + (organ_map == 10), "fdg", 0)
@@ -263,7 +283,12 @@ def test_what_a_killed_run_left_is_removed(anatomies: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"seed": 8}, "seed"), ({"tracer": "psma"}, "tracer"), ({"spacing": (12.0, 12.0, 12.0)}, "spacing")],
+    [
+        ({"seed": 8}, "seed"),
+        ({"tracer": "psma"}, "tracer"),
+        ({"spacing": (12.0, 12.0, 12.0)}, "spacing"),
+        ({"tumour_free": 1.0}, "tumour_free"),
+    ],
 )
 def test_other_bodies_in_the_folder_are_not_taken_for_these(
     anatomies: Path, tmp_path: Path, change: dict[str, Any], what: str
@@ -273,6 +298,26 @@ def test_other_bodies_in_the_folder_are_not_taken_for_these(
     with pytest.raises(UsageError, match=f"is a body made with another {what}; choose another --out"):
         synthesise_many(find_anatomies(anatomies)[:1], tmp_path, 1, **{**options, **change})
     assert folder.is_dir()
+
+
+def test_a_body_of_an_older_version_stays(anatomies: Path, tmp_path: Path) -> None:
+    options = {"seed": 7, "spacing": COARSE, "progress": False}
+    (folder,) = synthesise_many(anatomies, tmp_path, 1, **options)
+    record = json.loads((folder / "lesions.json").read_text())
+    del record["tumour_free"]
+    (folder / "lesions.json").write_text(json.dumps(record))
+    before = (folder / "SUV.nii.gz").stat().st_mtime_ns
+    assert synthesise_many(anatomies, tmp_path, 1, tumour_free=1.0, **options) == [folder]
+    assert (folder / "SUV.nii.gz").stat().st_mtime_ns == before
+
+
+def test_what_a_killed_run_left_is_no_case(bodies: list[SyntheticBody], tmp_path: Path) -> None:
+    folder = tmp_path / "synthetic_0000" / "study"
+    write_case(bodies[0], folder)
+    shutil.copytree(folder, folder.with_name(".study.partial"))
+    found = find_cases(tmp_path)
+    assert [case.name for case in found.cases] == ["synthetic_0000_study"]
+    assert not found.skipped
 
 
 def test_share_of_tumour_free_bodies(anatomies: Path, tmp_path: Path) -> None:

@@ -2,18 +2,33 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import math
 import shutil
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from algorithm.description import Postprocessing, read_description
+from algorithm.cases import find_cases
+from algorithm.description import Agreement, Postprocessing, PrecisionProof, read_description
+from algorithm.job import InferenceSettings, Segmenter
 from algorithm.postprocessing import clean_mask
+from algorithm.weights import load_checkpoint
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import measure
 from training.__main__ import main
-from training.cleanup import CURVE_COLUMNS, LEAST_ML, LEAST_SUV_MAX, THRESHOLDS, pieces_at, rank_choices
+from training.cleanup import (
+    CURVE_COLUMNS,
+    LEAST_ML,
+    LEAST_SUV_MAX,
+    THRESHOLDS,
+    Choice,
+    _write_choice,
+    pieces_at,
+    rank_choices,
+    take_apart,
+)
 
 SPACING = (4.0, 4.0, 3.0)
 VOXEL_ML = 0.048
@@ -38,14 +53,15 @@ def case(seed: int, *, tumour: bool = True):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("tumour", [True, False])
-def test_figures_are_those_of_the_cleaned_mask(seed, tumour):
+@pytest.mark.parametrize("floor", [0.0, 2.5])
+def test_figures_are_those_of_the_cleaned_mask(seed, tumour, floor):
     probability, suv, truth = case(seed, tumour=tumour)
     for threshold in THRESHOLDS:
-        pieces = pieces_at(probability, suv, truth, threshold, VOXEL_ML)
+        pieces = pieces_at(probability, suv, truth, threshold, VOXEL_ML, floor)
         for least_ml in LEAST_ML:
             for least_suv_max in LEAST_SUV_MAX:
                 got = pieces.scores(least_ml, least_suv_max)
-                how = Postprocessing(least_ml, 0.0, least_suv_max)
+                how = Postprocessing(least_ml, floor, least_suv_max)
                 mask = clean_mask((probability > threshold).astype(np.uint8), suv, SPACING, how)
                 wanted = measure(truth, mask, SPACING, RULES["paper"], surfaces=False)
                 for name, value in got.items():
@@ -79,11 +95,45 @@ def test_cleaning_by_suv_max_keeps_a_lesion_with_one_hot_voxel():
     assert cleaned.sum() == 8
 
 
-def test_the_command_writes_curve_and_choice(tree, trained, tmp_path, capsys):
+@pytest.fixture
+def checkpoint(trained, tmp_path):
+    """A copy of the trained checkpoint, to write to."""
     path = tmp_path / "w" / "last.json"
     path.parent.mkdir()
     for suffix in (".json", ".safetensors"):
         shutil.copy(trained.with_suffix(suffix), path.with_suffix(suffix))
+    return path
+
+
+def test_the_masks_that_are_ranked_are_the_products(tree, checkpoint):
+    loaded = load_checkpoint(checkpoint)
+    (case, *_) = find_cases(tree).cases
+    suv = sitk.GetArrayFromImage(sitk.ReadImage(str(case.pet)))
+    floor = Postprocessing(suv_floor=float(np.percentile(suv, 99)))
+    loaded = dataclasses.replace(loaded, description=dataclasses.replace(loaded.description, postprocessing=floor))
+    (pieces,) = take_apart(loaded, [case], 1, "cpu")
+    mask = Segmenter([loaded], "cpu").segment(case.ct, case.pet, InferenceSettings(flips=1)).mask
+    assert pieces[0.5].overlaps.prediction.sum() == mask.sum() > 0
+
+
+def test_a_proof_of_other_masks_is_said_to_be_old(checkpoint, caplog):
+    loaded = load_checkpoint(checkpoint)
+    proof = PrecisionProof(9.0, bfloat16=Agreement(2, 0.999, 0.999))
+    described = dataclasses.replace(loaded.description, threshold=0.5, precision=proof)
+    loaded = dataclasses.replace(loaded, description=described)
+    unproved = dataclasses.replace(loaded, description=dataclasses.replace(described, precision=PrecisionProof()))
+    with caplog.at_level(logging.INFO, "training"):
+        _write_choice(loaded, Choice(0.5, 0.0, 0.0))  # as it was
+        _write_choice(unproved, Choice(0.3, 0.0, 0.0))
+        assert "training precision" not in caplog.text
+        for other in (Choice(0.3, 0.0, 0.0), Choice(0.5, 1.0, 0.0)):
+            caplog.clear()
+            _write_choice(loaded, other)
+            assert "run `python -m training precision` again" in caplog.text
+
+
+def test_the_command_writes_curve_and_choice(tree, checkpoint, tmp_path, capsys):
+    path = checkpoint
     before = path.read_text()
     arguments = ["cleanup", "--weights", str(path), "--cases", str(tree), "--out", str(tmp_path / "curve.csv")]
     assert main([*arguments, "--device", "cpu"]) == 0
