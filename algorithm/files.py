@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
-from algorithm.errors import OutputError
+from algorithm.errors import MissingInputError, OutputError
 
 _PREFIX = ".partial-"
 _LONGEST_TAIL = 40  # characters of the target's name in the temporary one; names end at 255 bytes
@@ -30,8 +31,8 @@ def sha256_of(path: Path) -> str:
 def written_whole(path: Path, *, instead_of: Sequence[Path] = (), staging: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends well and is removed when it does not.
 
-    The temporary file keeps the target's suffix, by which image writers choose their format. Those that killed
-    processes left in its folder are removed first.
+    The temporary file keeps the target's suffix, in small letters: image writers choose their format by it. Those
+    that killed processes left in its folder are removed first.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def written_whole(path: Path, *, instead_of: Sequence[Path] = (), staging: Path 
         require_regular(path)
         place = folder if staging is None or not _can_stage(staging, folder) else staging
         sweep(place)
-        temporary = place / f"{_PREFIX}{uuid.uuid4().hex[:12]}-{path.name[-_LONGEST_TAIL:]}"
+        temporary = place / f"{_PREFIX}{uuid.uuid4().hex[:12]}-{path.name[-_LONGEST_TAIL:].lower()}"
         try:
             _unfinished.add(temporary)
             with _held(temporary):
@@ -174,6 +175,11 @@ def check_writable(path: Path) -> None:
         )
 
 
+def refuse_unreadable(error: OSError) -> NoReturn:
+    """Raise MissingInputError for a folder that ``os.walk`` (its ``onerror``) would pass over in silence."""
+    raise MissingInputError(f"cannot look into {error.filename}: {error.strerror}; make it readable") from error
+
+
 def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder; it is none where nothing can have such a name or nobody may look."""
     try:
@@ -196,6 +202,17 @@ def is_same_file(a: Path, b: Path) -> bool:
         return a.samefile(b)
     except (OSError, ValueError):
         return False
+
+
+def relative_path(path: Path, folder: Path) -> Path:
+    """Return the way from a folder to a file, right also where one of them lies behind a link.
+
+    A file below the folder keeps the way by which it was found. Elsewhere ``..`` leads up from where a link ends,
+    so links are followed first; the file's own name stays, as its suffix says what it is.
+    """
+    if path.is_relative_to(folder) and ".." not in (below := path.relative_to(folder)).parts:
+        return below
+    return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve()))
 
 
 @contextmanager

@@ -15,10 +15,12 @@ import multiprocessing
 import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +58,7 @@ MARGIN_MM = 20.0
 """Air kept around the patient, on each side. Two thirds of an AutoPET field of view lie beyond (measured on
 synthetic bodies)."""
 
+_DAY_S = 86_400.0
 _LISTS = ("tumour_points", "background_points", "tumour_ct", "tumour_pet")
 
 Spacing = tuple[float, float, float]
@@ -80,6 +83,8 @@ class CachedCase:
         0 for a tumour-free case.
     sha256 : str
         Of its images and contours.
+    synthetic : bool
+        The images are not of a patient.
     """
 
     name: str
@@ -89,6 +94,7 @@ class CachedCase:
     spacing: Spacing
     tumour_ml: float
     sha256: str
+    synthetic: bool = False
 
     def ct(self) -> NDArray[np.int16]:
         """Return the CT in HU (memory-mapped)."""
@@ -177,6 +183,10 @@ def build_cache(
     ResourceError
         A worker was killed.
     """
+    for part in folder.glob("*.part"):  # what killed runs left; a younger one may be another run's work
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _DAY_S:
+                shutil.rmtree(part)
     work = partial(_prepare, folder=folder, spacing=spacing)
     missing = sum(not _is_ready(folder / _entry_name(case, spacing)) for case in cases)
     bar = partial(tqdm, total=len(cases), desc="preprocessing", unit="case", file=sys.stdout, disable=not progress)
@@ -242,7 +252,7 @@ def _prepare(case: Case, *, folder: Path, spacing: Spacing) -> CachedCase | Skip
     except OutputError:
         raise
     except UserError as error:
-        return Skipped(case.name, reason(error, case))
+        return Skipped(case.name, re.sub(r",? or use --no-checks \w+", "", reason(error, case)))
     except OSError as error:
         raise OutputError(f"cannot write the cache entry {entry}: {error.strerror or error}") from error
 
@@ -271,8 +281,10 @@ def _read_entry(case: Case, entry: Path) -> CachedCase | None:
             _three(float, stored["spacing"]),
             float(stored["tumour_ml"]),
             str(stored["sha256"]),
+            case.synthetic,
         )
-        volumes = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("ct", "pet", "seg")]
+        names = ("ct", "pet", "seg", *(["organs"] if _organ_map(case) else []))
+        volumes = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in names]
         lists = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in _LISTS]
     except (UserError, OSError, KeyError, TypeError, ValueError, EOFError) as error:
         log.info("the cache entry %s is damaged and made anew: %s", entry, error)

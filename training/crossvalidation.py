@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 
 from algorithm.cases import Case
@@ -11,7 +12,7 @@ from training.blend import write_blend
 from training.fold_scores import Row, score_fold
 from training.options import CrossValidationOptions, parsed_as
 from training.parallel import Processes
-from training.preparation import PreparedData, stored_folds
+from training.preparation import PreparedData, split_anatomies, stored_folds
 from training.score_tables import table, write_case_list, write_reports
 from training.session import open_session
 from training.splits import Split, fold_split
@@ -25,8 +26,12 @@ def main(args: argparse.Namespace) -> int:
     options = parsed_as(CrossValidationOptions, args)
     training, out = options.training, options.training.data.out
     with open_session(training) as session:
-        data = session.prepare_data()
         initial = training.network.init
+        if initial:
+            ends = [initial / f"fold_{fold}/last.json" for fold in range(options.folds)]
+            for each in ends if initial.is_dir() else [initial]:
+                session.check_start(each)
+        data = session.prepare_data()
         if initial and not initial.is_dir():
             check_never_saw(initial, data.datasets[0].folder)
         rows: list[Row] = []
@@ -73,10 +78,9 @@ def folds_of(data: PreparedData, folds: int, seed: int) -> list[Split]:
     An nnU-Net ``splits_final.json`` in the first folder is used if it has this many folds.
     """
     dataset, cache = data.datasets[0], data.caches[0]
-    splits = stored_folds(dataset, cache)
-    if len(splits) != folds:
-        patients = {case.patient for case in cache.cases}
-        splits = [fold_split(patients, fold, folds, seed) for fold in range(folds)]
+    splits = stored_folds(dataset, cache, folds) or [
+        split_anatomies(cache, partial(fold_split, fold=fold, folds=folds, seed=seed)) for fold in range(folds)
+    ]
     others = tuple(sorted({case.patient for other in data.caches[1:] for case in other.cases}))
     return [Split(train=split.train + others, test=split.test) for split in splits]
 

@@ -27,6 +27,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
         return torch.bfloat16 if has_bfloat16 else fallback
     if precision == "float16" and device.type == "cpu":
         raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
-    if precision == "bfloat16" and not has_bfloat16 and device.type == "cpu":
-        raise DeviceError("--precision bfloat16: this CPU does not compute in it; use float32")
+    if precision == "bfloat16" and not has_bfloat16:
+        processor = "CPU" if device.type == "cpu" else "GPU"
+        raise DeviceError(f"--precision bfloat16: this {processor} does not compute in it; use auto or float32")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -8,6 +8,7 @@ import logging
 from training.options import FitOptions, parsed_as
 from training.preparation import split_patients
 from training.session import open_session
+from training.splits import check_rule
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,9 @@ def main(args: argparse.Namespace) -> int:
     options = parsed_as(FitOptions, args)
     training = options.training
     with open_session(training) as session:
+        check_rule(options.split)
+        if training.network.init:
+            session.check_start(training.network.init)
         data = session.prepare_data()
         split = split_patients(data, options.split, training.recipe.seed)
         name = options.name or training.data.out.resolve().name

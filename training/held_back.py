@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from algorithm.cases import Case
-from algorithm.outputs import text_kind, written_as
+from algorithm.files import relative_path
+from algorithm.outputs import remove_earlier, text_kind, written_as
 from evaluation.scoring.score import csv_text
 from training.preparation import PreparedData
 from training.splits import Split
@@ -19,6 +19,8 @@ LIST = text_kind("a list of cases", ",".join(HEADINGS))
 
 def write_lists(data: PreparedData, split: Split, out: Path) -> dict[str, tuple[Path, int]]:
     """Write ``validation.csv`` and ``test.csv`` into the folder of a run: lists as ``--cases`` takes them.
+
+    Where a role has no cases, the list that an earlier run left goes.
 
     Parameters
     ----------
@@ -41,8 +43,10 @@ def write_lists(data: PreparedData, split: Split, out: Path) -> dict[str, tuple[
     for role, patients in (("validation", split.validation), ("test", split.test)):
         usable = {case.name for case in data.cases(patients)}
         cases = [case for dataset in data.datasets for case in dataset.cases if case.name in usable]
-        if cases:
-            path = out / f"{role}.csv"
+        path = out / f"{role}.csv"
+        if not cases:
+            remove_earlier({path: LIST})
+        else:
             with written_as(path, LIST) as temporary:
                 temporary.write_text(csv_text([HEADINGS, *_rows(cases, out)]), encoding="utf-8")
             written[role] = (path, len(cases))
@@ -53,7 +57,7 @@ def _rows(cases: Sequence[Case], out: Path) -> list[tuple[str, ...]]:
     return [
         (
             case.name,
-            *(Path(os.path.relpath(path, out)).as_posix() for path in case.files),
+            *(relative_path(path, out).as_posix() for path in case.files),
             "own" if case.truth_on_own_grid else "",
             case.patient,
             case.tracer or "",

@@ -5,20 +5,30 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from algorithm.cases import DataSet, Skipped, find_cases
 from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.jsonfile import read_json
 from algorithm.network.architecture import Architecture
 from training.cache import Cache, CachedCase, Spacing, build_cache, tumour_statistics
 from training.options import DataOptions
 from training.parallel import Processes
 from training.sampling import Source
-from training.splits import Split, choose_split, nnunet_folds, parse_fold
+from training.splits import (
+    Split,
+    choose_split,
+    is_stored,
+    nnunet_folds,
+    parse_fold,
+    read_split,
+    warn_of_differences,
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,20 +127,51 @@ def split_patients(data: PreparedData, rule: str, seed: int) -> Split:
     """
     split = Split(())
     for dataset, cache in zip(data.datasets, data.caches, strict=True):
-        stored = stored_folds(dataset, cache) if rule.startswith("fold:") else []
-        if stored and parse_fold(rule)[1] == len(stored):
-            split += stored[parse_fold(rule)[0]]
+        fold, folds = parse_fold(rule) if rule.startswith("fold:") else (0, 0)
+        stored = stored_folds(dataset, cache, folds) if folds else []
+        if stored:
+            split += stored[fold]
+        elif is_stored(rule):
+            split += choose_split(rule, (case.patient for case in cache.cases))
         else:
-            split += choose_split(rule, (case.patient for case in cache.cases), seed)
+            split += split_anatomies(cache, partial(choose_split, rule, seed=seed))
+    if is_stored(rule):
+        patients = {case.patient for cache in data.caches for case in cache.cases}
+        warn_of_differences(Path(rule), read_split(Path(rule)).patients, patients, "patients")
     if not split.train:
         raise MissingInputError(f"--split {rule} leaves no training patient; choose another split")
     return split
 
 
-def stored_folds(dataset: DataSet, cache: Cache) -> list[Split]:
-    """Return the folds of the data folder's own ``splits_final.json``; none if it has none."""
+def split_anatomies(cache: Cache, choose: Callable[[Iterable[str]], Split]) -> Split:
+    """Split patients, the synthetic bodies of one anatomy like one patient: each shows the organs of the others.
+
+    A body is ``synthetic_0000_ANATOMY`` of the patient ``synthetic_0000``, as synthesis writes it.
+    """
+    first: dict[str, str] = {}
+    leader: dict[str, str] = {}
+    for case in sorted(cache.cases, key=lambda case: case.patient):
+        anatomy = case.name.removeprefix(f"{case.patient}_")
+        is_body = case.synthetic and anatomy != case.name
+        leader.setdefault(case.patient, first.setdefault(anatomy, case.patient) if is_body else case.patient)
+    led: dict[str, list[str]] = {}
+    for patient, name in leader.items():
+        led.setdefault(name, []).append(patient)
+    return Split(*(tuple(patient for name in role for patient in led[name]) for role in astuple(choose(led))))
+
+
+def stored_folds(dataset: DataSet, cache: Cache, count: int) -> list[Split]:
+    """Return the folds of the data folder's own ``splits_final.json``; none if it has none or not so many."""
     path = dataset.folder / "splits_final.json"
-    return nnunet_folds(path, {case.name: case.patient for case in cache.cases}) if path.is_file() else []
+    patient_of = {case.name: case.patient for case in cache.cases}
+    folds = nnunet_folds(path, patient_of) if path.is_file() else []
+    if len(folds) != count:
+        return []
+    named = {name for fold in read_json(path, "the folds") for name in (*fold["train"], *fold["val"])}
+    patients = {patient_of[name] for name in named if name in patient_of}  # with whom all their studies go
+    known = {name for name, patient in patient_of.items() if name in named or patient not in patients}
+    warn_of_differences(path, named, known, "cases")
+    return folds
 
 
 def describe(
@@ -159,12 +200,7 @@ def describe(
     UsageError
         Patch, spacing or another value makes no sense, or a normalisation looks at more than one voxel.
     """
-    for modality, how in (("ct", ct), ("pet", pet)):
-        if how is not None and how.measures_image:
-            raise UsageError(
-                f"training normalises crops, and {how.kind} would give each crop other values than its volume; "
-                f"give --{modality}-normalisation as clip-scale or z-score-stored"
-            )
+    check_normalisations(ct, pet)
     measured = {modality: tumour_statistics(training_cases, modality) for modality in ("ct", "pet")}
     if ct is None:
         inside = measured["ct"]
@@ -190,6 +226,16 @@ def describe(
         raise UsageError(f"these options do not make a checkpoint: {error}") from error
 
 
+def check_normalisations(ct: Normalisation | None, pet: Normalisation | None) -> None:
+    """Raise UsageError for a normalisation that looks at more than one voxel."""
+    for modality, how in (("ct", ct), ("pet", pet)):
+        if how is not None and how.measures_image:
+            raise UsageError(
+                f"training normalises crops, and {how.kind} would give each crop other values than its volume; "
+                f"give --{modality}-normalisation as clip-scale or z-score-stored"
+            )
+
+
 def parse_normalisation(text: str) -> Normalisation:
     """Read a normalisation as given on the command line.
 
@@ -213,7 +259,10 @@ def parse_normalisation(text: str) -> Normalisation:
 
 
 def _check_names(datasets: Sequence[DataSet]) -> None:
-    """Raise UsageError if two folders have patients of one name, who would share a role in every split."""
+    """Raise UsageError if two folders have patients of one name, who would share a role in every split.
+
+    Or cases of one name, which no list of cases could tell apart.
+    """
     owner: dict[str, Path] = {}
     for dataset in datasets:
         patients = {_SET_PREFIX.sub("", case.patient): case.patient for case in dataset.cases}
@@ -224,6 +273,14 @@ def _check_names(datasets: Sequence[DataSet]) -> None:
                     "once, or rename the folders of one of them"
                 )
         owner |= dict.fromkeys(patients, dataset.folder)
+    first: dict[str, Path] = {}
+    for dataset in datasets:
+        for case in dataset.cases:
+            if case.name in first:
+                raise UsageError(
+                    f"both {first[case.name]} and {dataset.folder} hold a case {case.name}; rename it in one"
+                )
+        first |= {case.name: dataset.folder for case in dataset.cases}
 
 
 def _log_cases(dataset: DataSet, cache: Cache) -> None:

@@ -98,10 +98,10 @@ class CropSampler:
         ct = cut(case.ct(), ct_start, field, AIR_HU).astype(np.float32)
         pet = cut(case.pet(), start, field, NO_UPTAKE_SUV).astype(np.float32)
         seg = cut(case.seg(), start, field, 0)
-        if not around_tumour and rng.random() < self.augmentation.tumour_free:
-            clear_tumour(ct, pet, seg)
         known = case.organs()
         organs = np.full(field, UNKNOWN, np.uint8) if known is None else cut(known, start, field, 0)
+        if not around_tumour and rng.random() < self.augmentation.tumour_free:
+            clear_tumour(ct, pet, seg, None if known is None else organs)
         transform = self._transform(turning)
         transform.set_random_state(seed=int(rng.integers(2**32)))
         out = transform(
@@ -145,12 +145,17 @@ def cut(
 
 
 def clear_tumour(
-    ct: NDArray[np.float32], pet: NDArray[np.float32], seg: NDArray[np.generic], least: int = 8
+    ct: NDArray[np.float32],
+    pet: NDArray[np.float32],
+    seg: NDArray[np.generic],
+    organs: NDArray[np.generic] | None = None,
+    least: int = 8,
 ) -> None:
     """Leave of a crop (x, y, z; HU, SUV) the largest part of the body that holds no tumour, in place.
 
-    What lies beyond a plane beside the tumour becomes air: of a crop around a sarcoma the other leg stays, or the
-    leg above or below it. Nothing changes where less than ``least`` voxels would be left on every side.
+    What lies beyond a plane beside the tumour becomes air, without organs where those are known: of a crop around
+    a sarcoma the other leg stays, or the leg above or below it. Nothing changes where less than ``least`` voxels
+    would be left on every side.
     """
     if not seg.any():
         return
@@ -165,7 +170,9 @@ def clear_tumour(
                 best, most = part, voxels
     if best is None:
         return
-    for volume, outside in ((ct, AIR_HU), (pet, NO_UPTAKE_SUV), (seg, 0)):
+    for volume, outside in ((ct, AIR_HU), (pet, NO_UPTAKE_SUV), (seg, 0), (organs, 0)):
+        if volume is None:
+            continue
         kept = volume[best].copy()
         volume.fill(outside)
         volume[best] = kept

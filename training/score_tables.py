@@ -7,11 +7,11 @@ import dataclasses
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from algorithm.cases import Case
+from algorithm.files import relative_path
 from evaluation.scoring.metrics import Scores
 from evaluation.scoring.score import csv_text, write_text
 from evaluation.scoring.score import summarise as summarise_values
@@ -53,7 +53,7 @@ def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
     rows = [
         (
             file_name(case.name),
-            Path(os.path.relpath(case.truth, data)).as_posix(),
+            relative_path(case.truth, data).as_posix(),
         )
         for case in cases
         if case.truth is not None

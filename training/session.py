@@ -16,17 +16,20 @@ import torch
 
 from algorithm.description import Description, Normalisation, PrecisionProof
 from algorithm.errors import UsageError
-from algorithm.files import check_writable, claimed
+from algorithm.files import check_writable, claimed, is_same_file
 from algorithm.inference.device import choose_device
 from algorithm.inference.memory import reuse_freed_memory
-from algorithm.weights import Checkpoint, build_network, describe_again, load_checkpoint
+from algorithm.outputs import remove_earlier
+from algorithm.weights import DESCRIPTION, WEIGHTS, Checkpoint, build_network, describe_again, load_checkpoint
 from training.cache import CachedCase
+from training.device import autocast_dtype
 from training.held_back import write_lists
 from training.options import TrainingOptions
 from training.parallel import Processes, is_first_to_be, join_processes, leave_processes
 from training.precision import prove_precision, tell
-from training.preparation import PreparedData, describe, parse_normalisation, prepare
+from training.preparation import PreparedData, check_normalisations, describe, parse_normalisation, prepare
 from training.splits import Split, write_split
+from training.start import continued
 from training.trainer import Plan, Run, Trainer
 from training.validation import prepare_cached
 
@@ -64,6 +67,22 @@ class Session:
             processes=self.processes,
         )
 
+    def check_start(self, initial: Path) -> None:
+        """Raise UserError for a checkpoint that no run of these options can start from, whatever its data."""
+        network, start = self.options.network, load_checkpoint(initial)
+        ct, pet = self._normalisations(start)
+        check_normalisations(ct, pet)
+        theirs = start.description
+        ours = dataclasses.replace(
+            theirs,
+            architecture=network.architecture,
+            spacing=network.spacing,
+            orientation=Description.orientation,  # the cache's
+            ct=ct or theirs.ct,
+            pet=pet or theirs.pet,
+        )
+        continued(start, ours)
+
     def train(self, name: str, data: PreparedData, split: Split, out: Path, initial: Path | None) -> Run:
         """Train on one split, or go on where a run in this folder stopped.
 
@@ -89,14 +108,19 @@ class Session:
         log.info(
             "%d training, %d validation cases; split in %s", len(training), len(validation), out / "split.json"
         )
+        if validation and all(case.tumour_ml == 0 for case in validation):
+            log.info("no validation case has a tumour, so there is no Dice to choose a best checkpoint by")
         start = load_checkpoint(initial) if initial else None
         description = self._description(name, training, data.names(split.train), start)
         trainer = Trainer(
             description, recipe, data.sources(split.train), validation, self.device, self.processes, start
         )
-        if trainer.resume(out):
+        resumed = trainer.resume(out)
+        if resumed:
             log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)
         if self.processes.is_first:
+            if not resumed:
+                _remove_best(out, initial)
             for role, (path, count) in write_lists(data, split, out).items():
                 log.info("%s: %d cases, listed in %s", role, count, path)
             write_split(split, out / "split.json")
@@ -127,16 +151,25 @@ class Session:
         self, name: str, cases: tuple[CachedCase, ...], data: list[dict[str, object]], start: Checkpoint | None
     ) -> Description:
         network = self.options.network
+        ct, pet = self._normalisations(start)
         return describe(
             name,
             network.architecture,
             network.patch,
             network.spacing,
             cases,
-            ct=_normalisation(network.ct_normalisation, start.description.ct if start else None),
-            pet=_normalisation(network.pet_normalisation, start.description.pet if start else None),
+            ct=ct,
+            pet=pet,
             overlap=network.overlap,
             provenance={"data": data, "settings": dataclasses.asdict(self.options.recipe)},
+        )
+
+    def _normalisations(self, start: Checkpoint | None) -> tuple[Normalisation | None, Normalisation | None]:
+        """Return those of CT and PET: as given, else as the checkpoint has them; None: to be measured."""
+        network = self.options.network
+        return (
+            _normalisation(network.ct_normalisation, start.description.ct if start else None),
+            _normalisation(network.pet_normalisation, start.description.pet if start else None),
         )
 
     def _plan(self, out: Path) -> Plan:
@@ -183,9 +216,18 @@ def open_session(options: TrainingOptions) -> Iterator[Session]:
         if not processes.is_first:
             logging.disable(logging.INFO)
         try:
+            processes.share(options.recipe.batch)
+            autocast_dtype(options.recipe.precision, device)
             yield Session(options, device, processes, deadline)
         finally:
             leave_processes()
+
+
+def _remove_best(out: Path, initial: Path | None) -> None:
+    """Remove the best checkpoint that an earlier run left; one that this run starts from stays."""
+    best = out / "best.json"
+    if DESCRIPTION.is_earlier(best) and not (initial and is_same_file(best, initial)):
+        remove_earlier({best.with_suffix(".safetensors"): WEIGHTS, best: DESCRIPTION})
 
 
 def _normalisation(given: str | None, initial: Normalisation | None) -> Normalisation | None:

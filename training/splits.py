@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import read_json
 from algorithm.outputs import json_kind, written_as
+from training.parallel import is_first_to_be
+
+log = logging.getLogger(__name__)
 
 SPLIT = json_kind("a split", "train", "validation", "test")
 
@@ -29,10 +33,15 @@ class Split:
     test: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [*self.train, *self.validation, *self.test]
+        names = self.patients
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UsageError(f"the split names {', '.join(twice)} more than once; a patient has one role")
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """All that it names."""
+        return self.train + self.validation + self.test
 
     def __add__(self, other: Split) -> Split:
         """Return both splits together, for patients of several data sets."""
@@ -109,6 +118,34 @@ def choose_split(rule: str, patients: Iterable[str], seed: int = 0) -> Split:
     stored = read_split(Path(rule))
     here = set(names)
     return Split(*(tuple(name for name in role if name in here) for role in asdict(stored).values()))
+
+
+def is_stored(rule: str) -> bool:
+    """Tell whether a rule as given on the command line is the path of a stored split."""
+    return rule not in ("paper", "all") and not rule.startswith("fold:")
+
+
+def check_rule(rule: str) -> None:
+    """Raise UsageError for a rule that makes no sense with whatever patients, before any are looked for."""
+    if rule.startswith("fold:"):
+        parse_fold(rule)
+    elif is_stored(rule):
+        read_split(Path(rule))
+
+
+def warn_of_differences(path: Path, named: Collection[str], known: Collection[str], what: str) -> None:
+    """Warn of those that a file of roles does not name, whom it leaves out, and of its names that are nobody's."""
+    if not is_first_to_be():
+        return  # the others need not say it again
+    lost, unknown = sorted(set(known) - set(named)), sorted(set(named) - set(known))
+    if lost:
+        log.warning("%d %s have no role in %s and are left out: %s", len(lost), what, path, _first(lost))
+    if unknown:
+        log.warning("%d names in %s are not among the %s: %s", len(unknown), path, what, _first(unknown))
+
+
+def _first(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def parse_fold(rule: str) -> tuple[int, int]:

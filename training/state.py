@@ -33,14 +33,24 @@ class Progress:
         Sum of the losses since the epoch began.
     epoch_skipped : int
         Steps since then whose gradients were not finite: they changed nothing and are not in the sum.
+    counted, not_finite : int
+        Steps of the epochs since the gradients were last judged, and how many of them were not finite.
     best_dice : float
         Of the validations so far.
+    validation : str
+        Hash of the cases that they looked at; empty before this was kept.
+    validation_due : bool
+        The epoch that ended here has not been validated yet.
     """
 
     step: int = 0
     epoch_loss: float = 0.0
     epoch_skipped: int = 0
+    counted: int = 0
+    not_finite: int = 0
     best_dice: float = -1.0
+    validation: str = ""
+    validation_due: bool = False
 
 
 def fingerprint(
@@ -50,7 +60,7 @@ def fingerprint(
     learned = ("architecture", "patch", "spacing", "ct", "pet")
     parts = {key: value for key, value in dataclasses.asdict(description).items() if key in learned}
     parts |= dataclasses.asdict(recipe)
-    parts["initial checkpoint"] = description.provenance.get("initial")
+    parts["initial checkpoint"] = (description.provenance.get("initial") or {}).get("sha256")
     # not the cache's folders: their names hold the files' times, and a data set that was copied is still the same
     parts["training cases"] = [
         [source.share, [[case.name, case.sha256] for case in source.cases]] for source in sources
@@ -90,6 +100,9 @@ def read_state(path: Path, run: Mapping[str, str], device: torch.device) -> tupl
         progress = Progress(**state.pop("progress"))
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise UsageError(f"cannot resume from {path}: it is damaged; remove it to start afresh") from error
+    initial = json.loads(stored.get("initial checkpoint", "null"))
+    if isinstance(initial, dict):  # older versions stored its provenance too
+        stored["initial checkpoint"] = json.dumps(initial.get("sha256"))
     # A key that an older version did not store is not compared.
     differing = sorted(key for key in stored if stored[key] != run.get(key))
     if differing:

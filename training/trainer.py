@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import math
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from algorithm.cases import named_synthetic
 from algorithm.description import Description
 from algorithm.errors import UsageError
 from algorithm.network.h2aseg import H2ASeg
@@ -36,9 +36,12 @@ from training.recipe import Recipe
 from training.sampling import Batch, CropSampler, Source, prefetch
 from training.start import continued
 from training.state import STATE, Progress, fingerprint, read_state, write_state
-from training.validation import validate
+from training.validation import choosing, mean_scores, tell, validate
 
 log = logging.getLogger(__name__)
+
+ENOUGH_STEPS = 20
+"""Steps after which the gradients are judged: of fewer, one that is not finite says nothing."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ class Trainer:
         self.criterion = DeepSupervisionLoss(hard_voxels=recipe.hard_voxels, processes=self.processes)
         self.optimiser = _optimiser(self.whole, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
-        self.progress = Progress()
+        self.judged_by = _hash([case.name, case.sha256] for case in self.validation)
+        self.progress = Progress(validation=self.judged_by)
 
     def fit(self, plan: Plan) -> Run:
         """Train until the last step or the time budget, from the state of :meth:`resume` on.
@@ -153,7 +157,7 @@ class Trainer:
         KernelError
             This machine's gradients are not those of float32.
         UsageError
-            Most gradients of an epoch are not finite.
+            Most gradients are not finite.
         """
         deadline = time.monotonic() + plan.time_budget
         own = len(self.processes.share(self.recipe.batch))
@@ -163,6 +167,11 @@ class Trainer:
         events = SummaryWriter(str(plan.out / "events"), purge_step=purge) if self.processes.is_first else None
         self.network.train()
         clock, since = time.monotonic(), self.progress.step
+        if self.progress.validation_due and self.validation:  # the run was killed meanwhile
+            log.info(self._validate_epoch(plan, events))
+            self.save(plan.out / STATE)
+        if self.progress.step == self.recipe.steps:
+            self._judge_gradients(plan, last=True)
         for batch in prefetch(self.sampler, self._crop_numbers(), plan.crop_threads):
             loss = self._step(batch)
             if loss is None:
@@ -174,7 +183,7 @@ class Trainer:
             late = self.processes.any(time.monotonic() > deadline, self.device)
             if self.progress.step % self.recipe.steps_per_epoch == 0 or last:
                 seconds = (time.monotonic() - clock) / (self.progress.step - since)
-                log.info(self._end_epoch(plan, events, seconds, validating=last))
+                log.info(self._end_epoch(plan, events, seconds, last=last))
                 clock, since = time.monotonic(), self.progress.step
             if self.progress.step % plan.save_every == 0 or last or late:
                 self.save(plan.out / STATE)
@@ -224,6 +233,11 @@ class Trainer:
             The file is damaged, or its run had other options or data.
         """
         self.progress, state = read_state(path, self.fingerprint, self.device)
+        older = not self.progress.validation and all(choosing(self.validation))
+        if self.progress.best_dice >= 0 and self.progress.validation != self.judged_by and not older:
+            log.info("validation cases other than before, or counted otherwise: the best so far no longer counts")
+            self.progress.best_dice = -1.0
+        self.progress.validation = self.judged_by
         self.whole.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -275,19 +289,17 @@ class Trainer:
         current: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(list(self.average.values()), current, 1.0 - decay)
 
-    def _end_epoch(self, plan: Plan, events: SummaryWriter | None, seconds: float, *, validating: bool) -> str:
-        """Validate if it is time to, log for TensorBoard, and return the epoch's line."""
+    def _end_epoch(self, plan: Plan, events: SummaryWriter | None, seconds: float, *, last: bool) -> str:
+        """Judge the gradients, validate if it is time to, log for TensorBoard, and return the epoch's line."""
         recipe, progress = self.recipe, self.progress
         epoch = math.ceil(progress.step / recipe.steps_per_epoch)
-        steps = (progress.step - 1) % recipe.steps_per_epoch + 1
-        skipped = progress.epoch_skipped
-        if skipped > steps / 2:  # the network does not learn: no use in hours more of it
-            raise UsageError(
-                f"{skipped} of the {steps} steps before step {progress.step} had gradients that are not finite; "
-                "lower --learning-rate or use --precision float32, with another --out"
-            )
-        loss = self.processes.mean(torch.tensor(progress.epoch_loss / (steps - skipped), device=self.device))
+        steps, skipped = (progress.step - 1) % recipe.steps_per_epoch + 1, progress.epoch_skipped
+        mean_loss = progress.epoch_loss / (steps - skipped) if skipped < steps else math.nan
+        loss = self.processes.mean(torch.tensor(mean_loss, device=self.device))
         progress.epoch_loss, progress.epoch_skipped = 0.0, 0
+        progress.counted, progress.not_finite = progress.counted + steps, progress.not_finite + skipped
+        progress.validation_due = bool(self.validation) and (last or epoch % plan.validate_every == 0)
+        self._judge_gradients(plan, last=last)
         rate = recipe.learning_rate_at(progress.step - 1)
         values = {"loss": loss, "learning rate": rate, "seconds per step": seconds}
         parts = [
@@ -303,31 +315,46 @@ class Trainer:
             values |= {f"logits {name}": bound for name, bound in bounds.items()}
         if skipped:
             parts.append(f"{skipped} steps skipped, their gradients not being finite")
-        if self.validation and (validating or epoch % plan.validate_every == 0):
-            mean, line = self._validate_epoch(plan)
-            parts.append(line)
-            values |= {f"validation {key}": value for key, value in mean.items()}
-        if events is not None:
-            for name, value in values.items():
-                events.add_scalar(name.replace(" ", "_"), value, progress.step)
-            events.flush()
+        self._show(events, values)
+        if progress.validation_due:
+            self.save(plan.out / STATE)  # first, as whole volumes take long
+            parts.append(self._validate_epoch(plan, events))
         return "  ".join(parts)
 
-    def _validate_epoch(self, plan: Plan) -> tuple[dict[str, float], str]:
-        """Validate, keep the checkpoint if it is the best so far; return the mean scores and a text of them."""
+    def _judge_gradients(self, plan: Plan, *, last: bool) -> None:
+        """Raise UsageError where most gradients of enough steps, or of a short run, were not finite."""
+        progress = self.progress
+        if progress.not_finite > progress.counted / 2:  # the network does not learn: no use in hours more of it
+            if progress.counted >= ENOUGH_STEPS or (last and progress.counted == progress.step):
+                self.save(plan.out / STATE)
+                raise UsageError(
+                    f"{progress.not_finite} of the {progress.counted} steps before step {progress.step} had "
+                    "gradients that are not finite; lower --learning-rate or use --precision float32, with "
+                    "another --out"
+                )
+        elif progress.counted >= ENOUGH_STEPS:
+            progress.counted, progress.not_finite = 0, 0
+
+    def _show(self, events: SummaryWriter | None, values: Mapping[str, float]) -> None:
+        """Log values of this step for TensorBoard."""
+        if events is not None:
+            for name, value in values.items():
+                events.add_scalar(name.replace(" ", "_"), value, self.progress.step)
+            events.flush()
+
+    def _validate_epoch(self, plan: Plan, events: SummaryWriter | None) -> str:
+        """Validate, keep the checkpoint if it is the best so far; return a text of the mean scores."""
         scores = self.validate()
-        mean = {key: statistics.fmean(values) for key, values in _columns(scores).items() if values}
-        synthetic = sum(named_synthetic(case.name) for case in self.validation)
-        of = f"{len(scores)} ({synthetic} synthetic)" if synthetic else str(len(scores))
-        line = (
-            f"validation of {of}: Dice {mean.get('dice', math.nan):.4f}, "
-            f"FPV {mean['fpv_ml']:.2f} ml, FNV {mean.get('fnv_ml', math.nan):.2f} ml"
-        )
+        counted = zip(scores, choosing(self.validation), strict=True)
+        mean = mean_scores([score for score, counts in counted if counts])
+        line = tell(self.validation, scores)
         if mean.get("dice", -1.0) > self.progress.best_dice:
             self.progress.best_dice = mean["dice"]
             self._export(plan.out, "best", mean)
             line += "  best so far"
-        return mean, line
+        self.progress.validation_due = False
+        self._show(events, {f"validation {key}": value for key, value in mean.items()})
+        return line
 
     def validate(self) -> list[Scores]:
         """Score the averaged network on the whole volumes of the validation cases."""
@@ -367,7 +394,5 @@ def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def _columns(scores: Sequence[Scores]) -> dict[str, list[float]]:
-    """Return the scores by name, without those that are not defined for a case."""
-    names = ("dice", "fpv_ml", "fnv_ml")
-    return {name: [v for v in (getattr(score, name) for score in scores) if not math.isnan(v)] for name in names}
+def _hash(parts: Iterable[Sequence[str]]) -> str:
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()

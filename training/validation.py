@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import statistics
 from collections.abc import Sequence
 from functools import partial
 
@@ -52,6 +54,41 @@ def validate(
     """
     predictor = Predictor([network], device, choose_dtype(precision, device))
     return [_score(predictor, case, description) for case in cases]
+
+
+def choosing(cases: Sequence[CachedCase]) -> list[bool]:
+    """Tell of each case whether it counts when the best checkpoint is chosen.
+
+    Synthetic bodies do not where a patient's case has a tumour: they are easier, and there may be many of them.
+    """
+    patients = any(case.tumour_ml > 0 and not case.synthetic for case in cases)
+    return [not (patients and case.synthetic) for case in cases]
+
+
+def mean_scores(scores: Sequence[Scores]) -> dict[str, float]:
+    """Return the means by name, over the cases for which a score is defined; a score without such is left out."""
+    columns = {name: [getattr(score, name) for score in scores] for name in ("dice", "fpv_ml", "fnv_ml")}
+    defined = {name: [value for value in values if not math.isnan(value)] for name, values in columns.items()}
+    return {name: statistics.fmean(values) for name, values in defined.items() if values}
+
+
+def tell(cases: Sequence[CachedCase], scores: Sequence[Scores]) -> str:
+    """Return the mean scores as a text; where patients alone choose, those of synthetic bodies apart."""
+    synthetic = sum(case.synthetic for case in cases)
+    of = f"{len(cases)} ({synthetic} synthetic)" if synthetic else str(len(cases))
+    counted = choosing(cases)
+    if all(counted):
+        return f"validation of {of}: {_tell(scores)}"
+    patients, bodies = (
+        [s for s, counts in zip(scores, counted, strict=True) if counts is who] for who in (True, False)
+    )
+    return f"validation of {of}: {_tell(patients)} (patients); {_tell(bodies)} (synthetic)"
+
+
+def _tell(scores: Sequence[Scores]) -> str:
+    mean = mean_scores(scores)
+    forms = {"dice": "Dice {:.4f}", "fpv_ml": "FPV {:.2f} ml", "fnv_ml": "FNV {:.2f} ml"}
+    return ", ".join(form.format(mean[name]) for name, form in forms.items() if name in mean)
 
 
 def prepare_cached(case: CachedCase, description: Description) -> tuple[EnsembleCase, sitk.Image]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import OutputError, UsageError
-from algorithm.files import check_writable, sha256_of, written_whole
+from algorithm.files import check_writable, relative_path, sha256_of, written_whole
 from algorithm.images import read_image, read_mask, write_mask
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.precision import PRECISIONS
@@ -224,7 +223,7 @@ def _files(case: Case) -> dict[str, Path]:
 
 
 def _input(path: Path, folder: Path) -> File:
-    relative = Path(os.path.relpath(path, folder))
+    relative = relative_path(path, folder)
     if ".." in relative.parts:
         raise UsageError(f"the input {path} lies outside {folder}; put all inputs of a hand-over into one folder")
     return File(relative.as_posix(), sha256_of(path))

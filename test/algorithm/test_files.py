@@ -13,7 +13,7 @@ from typing import IO, Any
 import pytest
 
 from algorithm.errors import OutputError
-from algorithm.files import claimed, discard_unfinished, written_whole
+from algorithm.files import claimed, discard_unfinished, relative_path, written_whole
 from test.conftest import ROOT
 
 
@@ -169,3 +169,16 @@ def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
         assert temporary.name.endswith(".nii.gz")
         temporary.write_text("whole")
     assert len(names(tmp_path)) == 1
+
+
+def test_the_way_to_a_file_is_right_behind_links(tmp_path: Path) -> None:
+    (tmp_path / "disk/deep/run").mkdir(parents=True)
+    (tmp_path / "set/study").mkdir(parents=True)
+    (tmp_path / "set/study/CT.nii.gz").touch()
+    (tmp_path / "run").symlink_to(tmp_path / "disk/deep/run")
+    (tmp_path / "set/linked").symlink_to(tmp_path / "set/study")
+    there = tmp_path / "set/study/CT.nii.gz"
+
+    assert relative_path(there, tmp_path / "run") == Path("../../../set/study/CT.nii.gz")
+    assert relative_path(tmp_path / "set/linked/CT.nii.gz", tmp_path / "set") == Path("linked/CT.nii.gz")
+    assert relative_path(tmp_path / "set/linked/../study/CT.nii.gz", tmp_path / "set") == Path("study/CT.nii.gz")

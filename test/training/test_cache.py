@@ -259,3 +259,40 @@ def test_a_cache_that_cannot_be_written_is_the_users_business(tmp_path):
 
     with pytest.raises(cache_module.OutputError, match="cannot write"):
         build(write_tree(tmp_path / "data", "a"), tmp_path)
+
+
+def test_what_killed_runs_left_half_made_is_removed_after_a_day(tmp_path):
+    root = write_tree(tmp_path / "data", "a")
+    old, new = tmp_path / "cache/b-0123.part", tmp_path / "cache/c-4567.part"
+    for part in (old, new):
+        part.mkdir(parents=True)
+        (part / "ct.npy").touch()
+    os.utime(old, (0, 0))
+    build(root, tmp_path)
+    assert not old.exists()
+    assert new.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "of another shape"])
+def test_a_damaged_organ_map_is_made_anew(tmp_path, damage):
+    root = write_tree(tmp_path / "data", "a")
+    write_image(root / "a/study/organs.nii.gz", np.full((24, 36, 40), 3, np.uint8))
+    (case,) = build(root, tmp_path).cases
+    file = case.folder / "organs.npy"
+    whole = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(whole[: len(whole) // 2])
+    else:
+        np.save(file, np.zeros((2, 2, 2), np.uint8))
+    assert build(root, tmp_path).cases == (case,)
+    assert file.read_bytes() == whole
+
+
+def test_no_option_is_advised_that_training_does_not_have(tmp_path):
+    root = write_tree(tmp_path / "data", "a", "b")
+    alter(root / "b/study/SUV.nii.gz", lambda values: values * 8000)
+    (skipped,) = build(root, tmp_path).skipped
+    assert "the PET must be in SUV" in skipped.reason
+    assert "--no-checks" not in skipped.reason

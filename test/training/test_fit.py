@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from test.support.training_runs import (
 from test.support.trees import alter, write_tree
 from training.__main__ import main
 from training.losses import DeepSupervisionLoss
+from training.parallel import Processes
 
 
 @pytest.mark.numerical
@@ -66,6 +68,61 @@ def test_options_are_checked_before_anything_is_preprocessed(tree, tmp_path, cap
         assert main(options(tree, tmp_path / "cache", tmp_path / "run", option, "0")) == 2
         assert "got 0" in capsys.readouterr().err
         assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--init", "nothing/last.json"], "nothing/last.json"),
+        (["--init", "TRAINED", "--spacing", "5", "5", "5"], "was trained with the spacing"),
+        (["--split", "nothing.json"], "cannot use nothing.json as a split"),
+        (["--split", "fold:7/5"], "the fold must lie between 0 and 4, got 7"),
+        (["--precision", "float16"], "--precision float16 needs a GPU"),
+    ],
+)
+def test_what_a_run_needs_is_checked_before_anything_is_preprocessed(
+    tree, tmp_path, capsys, trained, more, message
+):
+    more = [str(trained) if word == "TRAINED" else word for word in more]
+    assert main(options(tree, tmp_path / "cache", tmp_path / "run", *more)) in (2, 3)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_at_once(tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("training.session.join_processes", lambda device: Processes(0, 3))
+    assert main(options(tree, tmp_path / "cache", tmp_path / "run", "--batch", "4")) == 2
+    assert "--batch 4 must be a multiple of the 3 processes" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_new_run_leaves_nothing_of_the_earlier_one_s_validation(tree, cache_folder, tmp_path):
+    line = options(tree, cache_folder, tmp_path, "--steps", "1")
+    assert main(line) == 0
+    earlier = [tmp_path / name for name in ("validation.csv", "test.csv", "best.json", "best.safetensors")]
+    assert all(path.is_file() for path in earlier)
+    (tmp_path / "state.pt").unlink()
+    assert main([*line, "--split", "all"]) == 0
+    assert not any(path.exists() for path in earlier)
+
+
+def test_somebody_s_best_is_left(tree, cache_folder, tmp_path):
+    (tmp_path / "best.safetensors").write_text("mine")
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1", "--split", "all")) == 0
+    assert (tmp_path / "best.safetensors").read_text() == "mine"
+
+
+def test_validation_without_a_tumour_says_that_there_is_no_best(tree, cache_folder, tmp_path, capsys):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["a", "b"], "validation": ["c"], "test": ["d", "e"]}))
+    assert main(options(tree, cache_folder, tmp_path / "run", "--steps", "1", "--split", str(split))) == 0
+    printed = capsys.readouterr().out
+    assert (
+        printed.count("no validation case has a tumour, so there is no Dice to choose a best checkpoint by") == 1
+    )
+    assert "validation of 1: FPV " in printed
+    assert "nan" not in printed
+    assert not (tmp_path / "run/best.json").exists()
 
 
 def test_a_start_that_normalises_whole_volumes_is_refused(tree, cache_folder, tmp_path, capsys):
@@ -133,7 +190,11 @@ def test_synthetic_validation_cases_are_called_so(tmp_path, capsys):
     split.write_text(json.dumps({"train": ["a"], "validation": ["b", "synthetic_0"], "test": []}))
     arguments = options(tree, tmp_path / "cache", tmp_path / "run", "--steps", "1", "--split", str(split))
     assert main(arguments) == 0
-    assert "validation of 2 (1 synthetic): Dice" in capsys.readouterr().out
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch"))
+    assert re.search(r"validation of 2 \(1 synthetic\): Dice .* ml \(patients\); Dice .* ml \(synthetic\)", line)
+    patients = float(line.split("Dice ")[1].split(",")[0])
+    provenance = load_checkpoint(tmp_path / "run/best.json").description.provenance
+    assert provenance["validation"]["dice"] == pytest.approx(patients, abs=1e-4)
 
 
 def test_two_folders_with_one_patient_are_named(tree, cache_folder, tmp_path, capsys):
@@ -142,17 +203,22 @@ def test_two_folders_with_one_patient_are_named(tree, cache_folder, tmp_path, ca
     assert f"both {tree} and {other} hold a patient b; give each patient once" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("broken", "code"), [({2}, 0), ({0, 1, 2, 3, 4}, 2)])
-@pytest.mark.numerical
-def test_gradients_that_are_not_finite_change_nothing(
-    tree, cache_folder, tmp_path, capsys, monkeypatch, broken, code
-):
+def break_steps(monkeypatch, broken):
+    """Make the loss of these steps (from 0) not finite."""
     forward, calls = DeepSupervisionLoss.forward, itertools.count()
 
     def sometimes_broken(self, *arguments):
         return forward(self, *arguments) * (math.nan if next(calls) in broken else 1.0)
 
     monkeypatch.setattr(DeepSupervisionLoss, "forward", sometimes_broken)
+
+
+@pytest.mark.parametrize(("broken", "code"), [({2}, 0), ({0, 1, 2, 3, 4}, 2)])
+@pytest.mark.numerical
+def test_gradients_that_are_not_finite_change_nothing(
+    tree, cache_folder, tmp_path, capsys, monkeypatch, broken, code
+):
+    break_steps(monkeypatch, broken)
     assert (
         main(options(tree, cache_folder, tmp_path, "--steps", "5", "--save-every", "1", "--split", "all")) == code
     )
@@ -163,6 +229,23 @@ def test_gradients_that_are_not_finite_change_nothing(
         assert "1 steps skipped" in printed.out
     state = state_of(tmp_path)
     assert all(torch.isfinite(value).all() for value in (*state["network"].values(), *state["average"].values()))
+
+
+@pytest.mark.numerical
+def test_one_step_that_is_not_finite_does_not_end_a_run(tree, cache_folder, tmp_path, capsys, monkeypatch):
+    break_steps(monkeypatch, {5})
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "6", "--split", "all")) == 0
+    assert "epoch 2/2  step 6/6  loss nan" in capsys.readouterr().out
+
+
+@pytest.mark.numerical
+def test_steps_that_are_not_finite_are_counted_over_short_epochs(
+    tree, cache_folder, tmp_path, capsys, monkeypatch
+):
+    break_steps(monkeypatch, range(2, 99))
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "30", "--split", "all")) == 2
+    assert "18 of the 20 steps before step 20 had gradients that are not finite" in capsys.readouterr().err
+    assert state_of(tmp_path)["progress"]["step"] == 20
 
 
 @pytest.mark.numerical

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from test.support.trees import SPACING, write_tree
 from training.held_back import write_lists
 from training.options import DataOptions
 from training.parallel import Processes
-from training.preparation import PreparedData, prepare, split_patients
-from training.splits import Split
+from training.preparation import PreparedData, prepare, split_patients, stored_folds
+from training.splits import Split, write_split
 
 
 def prepared(tmp_path: Path, *folders: Path) -> PreparedData:
@@ -55,6 +56,62 @@ def test_somebodys_list_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "run/test.csv").write_text("case,ct,pet\n")
     with pytest.raises(OutputError, match=r"test.csv is there already and is not a list of cases"):
         write_lists(data, Split(("a",), (), ("b",)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("linked", ["run", "set"])
+def test_a_list_is_right_behind_a_link(tmp_path: Path, linked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tree(tmp_path / "disk/deep" / "set", "a", "b")
+    (tmp_path / "disk/deep/run").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("run", "set"):
+        if name == linked:
+            Path(name).symlink_to(tmp_path / "disk/deep" / name)
+        else:
+            (tmp_path / "disk/deep" / name).rename(name)
+    data = prepared(tmp_path, Path("set"))
+    write_lists(data, Split(("a",), ("b",)), Path("run"))
+    (listed,) = list_cases(Path("run/validation.csv"))
+    assert [path.resolve() for path in listed.files] == [
+        path.resolve() for path in find_cases(Path("set")).cases[1].files
+    ]
+
+
+def test_an_earlier_list_of_a_role_without_cases_goes(tmp_path: Path) -> None:
+    data = prepared(tmp_path, write_tree(tmp_path / "set", "a", "b"))
+    write_lists(data, Split(("a",), (), ("b",)), tmp_path / "run")
+    assert (tmp_path / "run/test.csv").is_file()
+    write_lists(data, Split(("a", "b")), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_cases_of_one_name_in_two_lists_are_refused(tmp_path: Path) -> None:
+    lists = []
+    for site in "AB":
+        root = write_tree(tmp_path / site, f"p{site}")
+        rows = f"scan,p{site}/study/CTres.nii.gz,p{site}/study/SUV.nii.gz,p{site}/study/SEG.nii.gz,{site}\n"
+        (root / "cases.csv").write_text(f"case,ct,pet,truth,patient\n{rows}")
+        lists.append(root / "cases.csv")
+    with pytest.raises(UsageError, match=r"both .*A and .*B hold a case scan; rename it in one"):
+        prepared(tmp_path, *lists)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_patients_without_a_role_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = prepared(tmp_path, write_tree(tmp_path / "set", "a", "b"), write_tree(tmp_path / "more", "c"))
+    write_split(Split(("a",), ("c",), ("z",)), tmp_path / "split.json")
+    split_patients(data, str(tmp_path / "split.json"), 0)
+    assert f"1 patients have no role in {tmp_path / 'split.json'} and are left out: b" in caplog.messages
+    assert f"1 names in {tmp_path / 'split.json'} are not among the patients: z" in caplog.messages
+
+    folds = [{"train": ["a_study"], "val": ["x_study"]}, {"train": ["a_study"], "val": ["x_study"]}]
+    (tmp_path / "set/splits_final.json").write_text(json.dumps(folds))
+    caplog.clear()
+    assert stored_folds(data.datasets[0], data.caches[0], 3) == []
+    assert caplog.messages == []
+    assert len(stored_folds(data.datasets[0], data.caches[0], 2)) == 2
+    assert any("1 cases have no role in" in line and line.endswith(": b_study") for line in caplog.messages)
+    assert any(line.endswith("are not among the cases: x_study") for line in caplog.messages)
 
 
 def test_hecktor_is_scored_on_the_pet_s_grid_from_tree_and_list(

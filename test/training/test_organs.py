@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -60,6 +61,22 @@ def test_crops_bring_their_organs_or_say_that_they_are_unknown(mapped_tree, desc
     assert crop.organs.shape == (1, *PATCH)
     assert set(crop.organs.unique().tolist()) == {0, LIVER}
     assert (CropSampler([Source((plain,), 1.0)], description, STILL, 0).crop(0).organs == UNKNOWN).all()
+
+
+def test_no_organ_is_taught_where_a_crop_was_cleared(description, tmp_path):
+    root = write_tree(tmp_path / "data", "mapped")
+    write_image(root / "mapped" / "study" / ORGANS_FILE, np.full((24, 36, 40), LIVER, np.uint8))
+    cases = build_cache(find_cases(root).cases, tmp_path / "cache", SPACING, progress=False).cases
+    clearing = dataclasses.replace(STILL, tumour_free=1.0)
+    cleared, plain = (
+        CropSampler([Source(cases, 1.0)], description, how, 0).batch(range(1, 20, 2)) for how in (clearing, STILL)
+    )
+
+    emptied = (cleared.ct != plain.ct) | (cleared.pet != plain.pet)
+    assert emptied.any()
+    assert (plain.organs[emptied] == LIVER).all()
+    assert (cleared.organs[emptied] == 0).all()
+    assert (cleared.organs == LIVER).any()
 
 
 def test_only_crops_with_a_map_count():

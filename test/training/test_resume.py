@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from algorithm.description import Agreement, Postprocessing, PrecisionProof
-from algorithm.errors import OutputError
+from algorithm.errors import OutputError, UsageError
 from algorithm.weights import describe_again, load_checkpoint
 from test.conftest import ROOT
 from test.support.training_runs import (
@@ -24,7 +24,7 @@ from test.support.training_runs import (
 )
 from test.support.trees import alter, write_tree
 from training.__main__ import main
-from training.state import STATE, Progress, write_state
+from training.state import STATE, Progress, read_state, write_state
 
 
 @pytest.mark.numerical
@@ -36,7 +36,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tree, cache_folder, tmp_path):
         [sys.executable, "-m", "training", *killed], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
     )
     state = tmp_path / "killed" / "state.pt"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -139,3 +139,53 @@ def test_a_damaged_state_is_explained(tree, cache_folder, tmp_path, capsys):
     assert main(options(tree, cache_folder, tmp_path, "--steps", "1")) == 2
 
     assert f"cannot resume from {tmp_path / 'state.pt'}: it is damaged; remove it" in capsys.readouterr().err
+
+
+def test_a_validation_that_was_cut_short_is_made_up_for(tree, cache_folder, tmp_path, capsys, monkeypatch):
+    line = options(tree, cache_folder, tmp_path, "--steps", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trainer.validate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(line) == 130
+    assert state_of(tmp_path)["progress"]["step"] == 1
+    assert not (tmp_path / "best.json").exists()
+    capsys.readouterr()
+    assert main(line) == 0
+    assert "validation of 1: Dice" in capsys.readouterr().out
+    assert (tmp_path / "best.json").is_file()
+    assert main(line) == 0
+    assert "validation of 1: Dice" not in capsys.readouterr().out
+
+
+def test_other_validation_cases_begin_anew_with_the_best(tree, cache_folder, tmp_path, capsys):
+    splits = [tmp_path / name for name in ("one.json", "other.json")]
+    for path, patients in zip(splits, ("d", "e"), strict=True):
+        path.write_text(json.dumps({"train": ["a", "b", "c"], "validation": [patients]}))
+    run = tmp_path / "run"
+
+    def line(split, *more):
+        steps = ("--steps", "2", "--steps-per-epoch", "1", "--validate-every", "1", "--save-every", "1")
+        return options(tree, cache_folder, run, *steps, "--split", str(split), *more)
+
+    assert main(line(splits[0], "--time-budget", "0")) == 0
+    state = state_of(run)
+    state["progress"]["best_dice"] = 1.0
+    torch.save(state, run / STATE)
+    (run / "best.json").unlink()
+    capsys.readouterr()
+    assert main(line(splits[1])) == 0
+    assert "the best so far no longer counts" in capsys.readouterr().out
+    assert (run / "best.json").is_file()
+
+    del state["progress"]["validation"]  # as an older version left it
+    torch.save(state, run / STATE)
+    assert main(line(splits[1])) == 0
+    assert "no longer counts" not in capsys.readouterr().out
+
+
+def test_the_start_is_known_by_its_weights_alone(tmp_path):
+    path, cpu = tmp_path / STATE, torch.device("cpu")
+    for stored in ({"name": "first", "sha256": "ab", "data": []}, "ab"):
+        write_state(path, {"initial checkpoint": json.dumps(stored)}, Progress(), {})
+        assert read_state(path, {"initial checkpoint": '"ab"'}, cpu)[0] == Progress()
+        with pytest.raises(UsageError, match="other values of initial checkpoint"):
+            read_state(path, {"initial checkpoint": '"cd"'}, cpu)

@@ -155,9 +155,12 @@ def test_the_other_leg_stays_where_a_crop_is_cleared_of_tumour():
     pet[ct > 0] = 0.7
     seg[4:6, 6:9, 3:9] = 1
     pet[seg > 0] = 6.0
-    clear_tumour(ct, pet, seg)
+    organs = np.where(ct > 0, 3, 0).astype(np.uint8)
+    clear_tumour(ct, pet, seg, organs)
 
     assert not seg.any()
+    assert (organs[12:19, 4:12] == 3).all()
+    assert not organs[ct == AIR_HU].any()
     assert pet.max() == 0.7
     assert (ct[12:19, 4:12] == 50).all()
     assert (ct[:6] == AIR_HU).all()

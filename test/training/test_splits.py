@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from algorithm.errors import UsageError
-from training.splits import Split, choose_split, fold_split, nnunet_folds, paper_split, read_split, write_split
+from training.cache import Cache, CachedCase
+from training.preparation import split_anatomies
+from training.splits import (
+    Split,
+    choose_split,
+    fold_split,
+    nnunet_folds,
+    paper_split,
+    read_split,
+    warn_of_differences,
+    write_split,
+)
 
 patients = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=5, max_size=60, unique=True)
 
@@ -95,3 +107,45 @@ def test_nnunet_folds_that_separate_a_patient_are_refused(tmp_path):
 
     with pytest.raises(UsageError, match=r"splits_final.json separates .* p1 more than once"):
         nnunet_folds(path, {"p1_a": "p1", "p1_b": "p1"})
+
+
+def test_who_has_no_role_and_who_is_unknown_is_said(tmp_path, caplog):
+    path = tmp_path / "split.json"
+    warn_of_differences(path, set("abcz"), set("abcdefghi"), "patients")
+    assert caplog.messages == [
+        f"6 patients have no role in {path} and are left out: d, e, f, g, h, ...",
+        f"1 names in {path} are not among the patients: z",
+    ]
+    caplog.clear()
+    warn_of_differences(path, set("ab"), set("ab"), "patients")
+    assert caplog.messages == []
+
+
+def bodies(*names):
+    """Return cases in AutoPET's layout: PATIENT_STUDY."""
+    made = [
+        CachedCase(name, name.rpartition("_")[0], Path(), (1, 1, 1), (1.0, 1.0, 1.0), 1.0, "", "synth" in name)
+        for name in names
+    ]
+    return Cache(tuple(made), ())
+
+
+@pytest.mark.parametrize("rule", ["paper", "fold:0/3", "fold:2/3"])
+def test_bodies_of_one_anatomy_have_one_role(rule):
+    cache = bodies(*(f"synthetic_{number:04}_anatomy{number % 5}" for number in range(20)))
+    split = split_anatomies(cache, lambda names: choose_split(rule, names))
+    anatomy = {case.patient: case.name.rpartition("_")[2] for case in cache.cases}
+    roles = [{anatomy[name] for name in role} for role in (split.train, split.validation, split.test)]
+    assert sorted(split.patients) == sorted(anatomy)
+    assert sum(len(role) for role in roles) == 5
+    assert roles[0]
+    assert roles[2]
+
+
+def test_patients_and_bodies_of_their_own_anatomies_are_split_as_ever():
+    for cache in (
+        bodies(*(f"p{number:02}_study" for number in range(10))),
+        bodies(*(f"synthetic_{number:04}_a{number}" for number in range(10))),
+    ):
+        names = [case.patient for case in cache.cases]
+        assert split_anatomies(cache, paper_split) == paper_split(names)

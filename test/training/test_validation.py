@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,35 @@ def test_validation_finds_what_the_product_finds(
     truth = sitk.GetArrayFromImage(sitk.ReadImage(str(study / "SEG.nii.gz")))
     overlap = 2 * (truth & product.mask).sum() / (truth.sum() + product.mask.sum())
     assert scores.dice == pytest.approx(overlap)
+
+
+def scored(*dice: float) -> list[Scores]:
+    names = [field.name for field in dataclasses.fields(Scores)]
+    return [Scores(**(dict.fromkeys(names, 1.0) | {"dice": value})) for value in dice]
+
+
+@pytest.mark.parametrize(
+    ("tumour_ml", "synthetic", "counted"),
+    [
+        ((5.0, 5.0, 5.0), (False, True, True), [True, False, False]),
+        ((0.0, 5.0, 5.0), (False, True, True), [True, True, True]),
+        ((5.0, 5.0), (False, False), [True, True]),
+        ((5.0, 5.0), (True, True), [True, True]),
+    ],
+)
+def test_patients_choose_where_one_has_a_tumour(
+    case: CachedCase, tumour_ml: tuple[float, ...], synthetic: tuple[bool, ...], counted: list[bool]
+) -> None:
+    pairs = zip(tumour_ml, synthetic, strict=True)
+    cases = [dataclasses.replace(case, tumour_ml=volume, synthetic=made) for volume, made in pairs]
+    assert validation.choosing(cases) == counted
+
+
+def test_both_means_are_told(case: CachedCase) -> None:
+    cases = [dataclasses.replace(case, synthetic=made) for made in (False, True, True)]
+    assert validation.tell(cases, scored(0.2, 0.8, 0.6)) == (
+        "validation of 3 (2 synthetic): Dice 0.2000, FPV 1.00 ml, FNV 1.00 ml (patients); "
+        "Dice 0.7000, FPV 1.00 ml, FNV 1.00 ml (synthetic)"
+    )
+    assert validation.tell(cases[:1], scored(0.2)) == "validation of 1: Dice 0.2000, FPV 1.00 ml, FNV 1.00 ml"
+    assert validation.mean_scores(scored(math.nan)).keys() == {"fpv_ml", "fnv_ml"}
