@@ -186,16 +186,15 @@ def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Pat
             report = _with_note(report, f"no DICOM SEG was written: {error}")
     written["picture"] = wanted.picture or folder / PICTURE_NAME
     write_picture(written["picture"], pair.pet, result.mask)
-    if wanted.anonymous:
-        report = _nameless(report)
     if wanted.page:
         written["page"] = folder / PAGE_NAME
         page = page_of(result, report)
         if wanted.anonymous:
-            page = dataclasses.replace(page, suv=_nameless_text(page.suv))
+            notes = _nameless_notes(page.notes, report)
+            page = dataclasses.replace(page, suv=_nameless_text(page.suv), notes=notes)
         write_page(written["page"], page, viewer=wanted.viewer, anonymous=wanted.anonymous)
     written["report"] = wanted.report or folder / REPORT_NAME
-    write_report(written["report"], report)
+    write_report(written["report"], _nameless(report) if wanted.anonymous else report)
     return {**written, "mask": mask}
 
 
@@ -266,17 +265,23 @@ def _nameless_text(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _nameless(report: RunReport) -> RunReport:
-    """Return the report without what names a patient or an examination: files, series, dates."""
-    notes = [note.partition(FILE_FOLLOWS)[0] for note in report.notes]
+def _nameless_notes(notes: Iterable[str], report: RunReport) -> tuple[str, ...]:
+    """Return notes without the names of a report's files, and of its examination."""
+    notes = [note.partition(FILE_FOLLOWS)[0] for note in notes]
     for name, stand_in in ((report.pet, "PET"), (report.ct, "CT")):
         whole = re.compile(rf"(?<![\w./]){re.escape(name)}(?![\w.])")
         notes = [whole.sub(stand_in, note) for note in notes]
+    return _nameless_text(notes)
+
+
+def _nameless(report: RunReport) -> RunReport:
+    """Return the report without what names a patient or an examination: files, series, dates."""
+    notes = _nameless_notes(report.notes, report)
     series = report.series and {
         name: dataclasses.replace(used, uid="", description="") for name, used in report.series.items()
     }
     suv = report.suv and {name: _nameless_value(value) for name, value in report.suv.items()}
-    return dataclasses.replace(report, ct="", pet="", series=series, suv=suv, notes=_nameless_text(notes))
+    return dataclasses.replace(report, ct="", pet="", series=series, suv=suv, notes=notes)
 
 
 def _nameless_value(value: object) -> object:

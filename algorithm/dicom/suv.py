@@ -335,12 +335,10 @@ def _check_alike(pet: _Pet, keyword: str, sequence: str = "") -> None:
     """Refuse slices that differ in an element, or in one of a sequence's first item; "70" and "70.0" are alike."""
 
     def value(header: Header) -> str:
-        holders = items(header, sequence)[:1] if sequence else [header]
-        figures = [number(holder, keyword) for holder in holders]
-        texts = [text(holder, keyword) for holder in holders]
-        return "".join(
-            said if figure is None else f"{figure:.12g}" for said, figure in zip(texts, figures, strict=True)
-        )
+        for holder in items(header, sequence)[:1] if sequence else [header]:
+            figure = number(holder, keyword)
+            return text(holder, keyword) if figure is None else f"{figure:.12g}"
+        return ""
 
     _one_of(pet, value, keyword)
 

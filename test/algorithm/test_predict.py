@@ -156,6 +156,16 @@ class TestStudy:
             assert "not taken: series 3 (20 slices, not corrected for attenuation)" in text
             assert not any(part in text for part in ("DOE", "2025-01-01", "UID", uid("study", "pet")))
 
+    def test_an_anonymous_page_says_once_what_is_odd_by_its_date(self, predict, tmp_path: Path) -> None:
+        early = edit_all(RadiopharmaceuticalStartTime="105800", RadiopharmaceuticalStartDateTime="20250101105800")
+        study = write_study(tmp_path / "study", pet_edit=early)
+
+        assert predict(study, tmp_path / "out", "--anonymous", "--no-viewer") == 0
+
+        page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert page.count("are less than 5 min") == 1
+        assert "2025-01-01" not in page
+
     def test_what_is_odd_about_the_pet_is_said_once(
         self, predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
