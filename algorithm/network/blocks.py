@@ -33,11 +33,24 @@ def instance_norm(x: Tensor) -> Tensor:
         if channels_last and x.dtype == torch.float32:
             return _precise_norm(x)
         if not channels_last or x.shape[1] < _VECTOR_CHANNELS:
-            return F.instance_norm(x, eps=EPSILON)
-    if x.shape[0] == 1:
+            x = x.contiguous()
+    return _joined([_batch_norm(sample) for sample in torch.split(x, 1)])
+
+
+def _joined(samples: list[Tensor]) -> Tensor:
+    return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+
+def _batch_norm(x: Tensor) -> Tensor:
+    """Normalise one sample; its statistics stay in float32.
+
+    torch keeps them in the type of the input, unless it is given running statistics of another. A mean in bfloat16
+    is off by up to 0.4 % of itself, for all voxels alike: no sum after it averages that out.
+    """
+    if x.dtype != torch.bfloat16:
         return F.batch_norm(x, None, None, training=True, eps=EPSILON)
-    samples = torch.split(x, 1)
-    return torch.cat([F.batch_norm(sample, None, None, training=True, eps=EPSILON) for sample in samples])
+    unused = torch.zeros(2, x.shape[1], device=x.device)
+    return F.batch_norm(x, unused[0], unused[1], training=True, momentum=0.0, eps=EPSILON)
 
 
 def _precise_norm(x: Tensor) -> Tensor:
@@ -50,8 +63,7 @@ def _precise_norm(x: Tensor) -> Tensor:
     means = x.mean((2, 3, 4))
     variances = (x - means[:, :, None, None, None]).square_().mean((2, 3, 4))
     samples = zip(torch.split(x, 1), means, variances, strict=True)
-    normalised = [F.batch_norm(sample, mean, variance, eps=EPSILON) for sample, mean, variance in samples]
-    return normalised[0] if len(normalised) == 1 else torch.cat(normalised)
+    return _joined([F.batch_norm(sample, mean, variance, eps=EPSILON) for sample, mean, variance in samples])
 
 
 class PReLU(nn.PReLU):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -61,15 +62,16 @@ def gradients_of_the_product(
 
 
 @pytest.mark.parametrize(
-    ("batch", "dtype", "likeness"),
+    ("batch", "dtype", "least", "of_most", "of_all"),
     [
-        (1, torch.float32, 0.9999),
-        pytest.param(1, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
-        pytest.param(2, torch.bfloat16, 0.8, marks=BFLOAT16_HERE),
+        (1, torch.float32, 0.9999, 0.9999, 0.9999),
+        # Six random networks: 0.63 (the projection of a query or key) to 0.94; 0.93 to 0.97; 0.994 to 0.997.
+        pytest.param(1, torch.bfloat16, 0.5, 0.9, 0.99, marks=BFLOAT16_HERE),
+        pytest.param(2, torch.bfloat16, 0.5, 0.9, 0.99, marks=BFLOAT16_HERE),
     ],
 )
 def test_training_follows_the_gradients_of_the_plain_transcription(
-    batch: int, dtype: torch.dtype, likeness: float
+    batch: int, dtype: torch.dtype, least: float, of_most: float, of_all: float
 ) -> None:
     patch = (64, 32, 16)
     torch.manual_seed(SEED)
@@ -87,8 +89,10 @@ def test_training_follows_the_gradients_of_the_plain_transcription(
         for name in weights
     }
     assert len(cosines) > 100
-    assert not {name: value for name, value in cosines.items() if value < likeness}
+    assert not {name: value for name, value in cosines.items() if value < least}
+    assert np.quantile(list(cosines.values()), 0.05) >= of_most
     ours, theirs = (torch.cat([each[name].flatten() for name in weights]) for each in (got, expected))
+    assert torch.nn.functional.cosine_similarity(ours, theirs, 0).item() >= of_all
     assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=0.1)
 
 
