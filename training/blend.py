@@ -60,6 +60,9 @@ def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out:
 def blended(first: Checkpoint, last: Sequence[Checkpoint], share: float) -> Mapping[str, Tensor]:
     """Return the parameters at a share of the way from the first checkpoint to the mean of the last ones.
 
+    Where all have parameters that are numbers of bfloat16, as a run in bfloat16 exports them, so has the blend: an
+    inference in bfloat16 then computes with the same parameters as one in float32.
+
     Parameters
     ----------
     first : Checkpoint
@@ -77,10 +80,15 @@ def blended(first: Checkpoint, last: Sequence[Checkpoint], share: float) -> Mapp
     for each in last:
         _check_descent(first, each)
     parts = [(first, 1 - share), *((each, share / len(last)) for each in last)]
+    rounded = torch.bfloat16 if all(_is_rounded(each.state) for each, _ in parts) else torch.float32
     return {
-        name: sum((each.state[name].double() * part for each, part in parts), torch.zeros(())).float()
+        name: sum((each.state[name].double() * part for each, part in parts), torch.zeros(())).to(rounded).float()
         for name in first.state
     }
+
+
+def _is_rounded(state: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(value.bfloat16().to(value.dtype), value) for value in state.values())
 
 
 def _check_descent(first: Checkpoint, last: Checkpoint) -> None:

@@ -55,6 +55,20 @@ def test_a_blend_lies_on_the_way(first: Path, last: Path, share: float) -> None:
         torch.testing.assert_close(value, torch.lerp(a.state[name], b.state[name], share), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("rounded", [(True, True), (True, False), (False, True)])
+def test_a_blend_of_parameters_of_bfloat16_is_of_bfloat16(
+    first: Path, last: Path, rounded: tuple[bool, bool]
+) -> None:
+    ends = [
+        dataclasses.replace(each, state={name: value.bfloat16().float() for name, value in each.state.items()})
+        if of_bfloat16
+        else each
+        for each, of_bfloat16 in zip(map(load_checkpoint, (first, last)), rounded, strict=True)
+    ]
+    values = blended(ends[0], [ends[1]], 0.3).values()
+    assert all(torch.equal(value.bfloat16().float(), value) for value in values) is all(rounded)
+
+
 def test_what_was_proved_of_one_end_is_not_said_of_the_blend(first: Path, last: Path, tmp_path: Path) -> None:
     out = tmp_path / "blend"
     words = ["blend", "--first", first, "--last", last, "--share", "0.25", "--out", out, "--name", "half"]
