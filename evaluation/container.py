@@ -14,11 +14,11 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from algorithm.cases import IMAGE_SUFFIXES, case_name, is_image, masks_in, read_table, tracer_of
+from algorithm.cases import IMAGE_SUFFIXES, case_name, is_image, masks_in, read_table
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import JSON, read_json
 from algorithm.server import PORT, Job, serve
@@ -28,7 +28,7 @@ from evaluation.outputs import METRICS, make_way
 from evaluation.scoring.crosscheck import cross_check
 from evaluation.scoring.editions import DEFAULT_EDITION, RULES
 from evaluation.scoring.metrics import SURFACE_TOLERANCE_MM
-from evaluation.scoring.pairs import Pair
+from evaluation.scoring.pairs import Pair, named_pair, pair_of_row
 from evaluation.scoring.score import (
     check_tolerance,
     report,
@@ -174,14 +174,15 @@ def find_pairs(jobs: Sequence[AlgorithmJob], truth_folder: Path) -> list[Pair]:
 
     The truth ``NAME.mha`` belongs to a job with an input image called ``NAME``, with any image suffix and with or
     without nnU-Net's channel ``_0000`` or ``_0001``. A ``cases.csv`` among the truths overrides this: its column
-    ``case`` holds the input image's name, ``truth`` the file, ``subset`` the subset.
+    ``case`` holds the input image's name, ``truth`` the file; ``subset``, ``tracer``, ``centre``, ``truth_grid``
+    and ``synthetic`` are what they are in any list of cases.
 
     Raises
     ------
     MissingInputError
         There is no truth, a job has none, or two jobs have the same.
     """
-    truths, subsets = _truths(truth_folder)
+    truths = _truths(truth_folder)
     masks: dict[str, Path | None] = {}
     for job in jobs:
         case = next((name for name in _names(job) if name in truths), None)
@@ -196,7 +197,7 @@ def find_pairs(jobs: Sequence[AlgorithmJob], truth_folder: Path) -> list[Pair]:
                 f"several jobs belong to the truth of {case}, one is {job.pk}; give each its own"
             )
         masks[case] = job.mask
-    return [Pair(case, path, masks.get(case), subsets[case]) for case, path in sorted(truths.items())]
+    return [replace(pair, prediction=masks.get(case)) for case, pair in sorted(truths.items())]
 
 
 def summarise_jobs(jobs: Sequence[AlgorithmJob], edition: str) -> dict[str, Any]:
@@ -244,23 +245,25 @@ def _job_lines(jobs: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _truths(folder: Path) -> tuple[dict[str, Path], dict[str, str | None]]:
-    """Return file and subset by case; a tarball of one folder is entered."""
-    content = sorted(folder.iterdir()) if folder.is_dir() else []
+def _truths(folder: Path) -> dict[str, Pair]:
+    """Return the cases as pairs that have no prediction yet; a tarball of one folder is entered."""
+    content = [path for path in sorted(folder.iterdir()) if path.name[0] != "."] if folder.is_dir() else []
     if len(content) == 1 and content[0].is_dir():
         return _truths(content[0])
     truths = masks_in(folder) if content else {}
-    subsets = {case: tracer_of(case) for case in truths}
+    pairs = {case: named_pair(case, path, None) for case, path in truths.items()}
     if (folder / CASES_FILE).is_file():
         rows = {case_name(case): row for case, row in read_table(folder / CASES_FILE, others=False).items()}
-        truths = {case: folder / (row["truth"] or truths.get(case, case)) for case, row in rows.items()}
-        subsets = {case: row["subset"] or tracer_of(case) for case, row in rows.items()}
-    absent = next((name for name, path in truths.items() if not path.is_file()), None)
+        pairs = {
+            case: pair_of_row(case, row, folder / (row["truth"] or truths.get(case, case)), None)
+            for case, row in rows.items()
+        }
+    absent = next((pair.case for pair in pairs.values() if not pair.truth.is_file()), None)
     if absent is not None:
         raise MissingInputError(f"{CASES_FILE} lists {absent}, whose truth is not in {folder}")
-    if not truths:
+    if not pairs:
         raise MissingInputError(f"no truth in {folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
-    return truths, subsets
+    return pairs
 
 
 def _read_job(entry: JSON, folder: Path, source: Path) -> AlgorithmJob:

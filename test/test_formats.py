@@ -93,8 +93,9 @@ def test_lesions_json() -> None:
 
 def test_scores_of_each_case_as_csv() -> None:
     headings = to_csv([], "V").strip().split(",")
-    assert headings == ["case", "subset", "missing", *keys(Scores), "edition"]
-    assert "row per\ncase: `case`, `subset`, `missing` (1: no prediction), its figures and `edition`" in PAGE
+    assert headings == ["case", "subset", "missing", "synthetic", *keys(Scores), "edition"]
+    described = "case: `case`, `subset`, `missing` (1: no prediction), `synthetic` (1: not of a patient), its figures"
+    assert f"row per\n{described} and `edition`" in PAGE
 
 
 def test_interact_json() -> None:

@@ -14,7 +14,7 @@ A **list of cases** is what every option ``--cases`` takes: a folder in one of t
 ``tracer``      ``fdg`` or ``psma``; by the prefix ``fdg_`` or ``psma_`` of the name where left out.
 ``centre``      Editions III and IV rank within tracer and centre.
 ``data_set``    Edition V pools its lesion F1 within it.
-``subset``      Scores are averaged within it; the tracer where left out.
+``subset``      Scores are averaged within it; tracer and centre where left out.
 ``synthetic``   ``yes``: the images are not of a patient. Also where the name begins with "synthetic".
 ==============  ============================================================================================
 
@@ -25,7 +25,7 @@ outside the schema are left alone too, but ``score``, ``compare`` and the evalua
 
 from __future__ import annotations
 
-from algorithm.cases.case import Case, DataSet, Skipped
+from algorithm.cases.case import Case, DataSet, Skipped, group_of
 from algorithm.cases.layouts import LAYOUTS, Layout
 from algorithm.cases.listing import WHERE_CASES_LIE, find_cases, list_cases
 from algorithm.cases.names import (
@@ -54,6 +54,7 @@ __all__ = [
     "Study",
     "case_name",
     "find_cases",
+    "group_of",
     "is_image",
     "is_yes",
     "list_cases",

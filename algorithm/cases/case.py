@@ -58,9 +58,19 @@ class Case:
         return f"{self.name} (synthetic)" if self.synthetic and not named_synthetic(self.name) else self.name
 
     @property
+    def group(self) -> str | None:
+        """What scores are averaged in: the subset, else the tracer and the centre, where they are known."""
+        return group_of(self.subset, self.tracer, self.centre)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """CT, PET, and the truth where there is one."""
         return (self.ct, self.pet) if self.truth is None else (self.ct, self.pet, self.truth)
+
+
+def group_of(subset: str | None, tracer: str | None, centre: str | None) -> str | None:
+    """Return the subset, else what editions III and IV average in: tracer and centre, where they are known."""
+    return subset or ", ".join(name for name in (tracer, centre) if name) or None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ COLUMNS = (
     "synthetic",
 )
 
+_GROUPS = ("centre", "data_set", "subset")
+
 OWN_GRID = "own"
 
 _MOST_BYTES = 64 * 2**20
@@ -115,7 +117,15 @@ def read_table(path: Path, needed: Iterable[str] = (), *, others: bool = True) -
     for row in rows:
         if listed.setdefault(row["case"], row) is not row:
             raise UsageError(f"the table {path} has the case {row['case']} twice; give each case one row")
-    return {case: {column: row.get(column, "") for column in COLUMNS} for case, row in listed.items()}
+    return {case: {column: _cell(row, column) for column in COLUMNS} for case, row in listed.items()}
+
+
+def _cell(row: Row, column: str) -> str:
+    """Return a cell; of those that name a group without the spaces around, and the tracer in small letters."""
+    text = row.get(column, "")
+    if column == "tracer":
+        return text.strip().lower()
+    return text.strip() if column in _GROUPS else text
 
 
 def require_column(path: Path, rows: Sequence[Row], column: str) -> None:
@@ -165,7 +175,7 @@ def _case(path: Path, name: str, row: Row) -> Case:
         truth_on_own_grid=row["truth_grid"] == OWN_GRID,
         synthetic=is_yes(row["synthetic"]),
         patient=row["patient"],
-        tracer=row["tracer"].strip().lower() or None,
+        tracer=row["tracer"] or None,
         centre=row["centre"] or None,
         data_set=row["data_set"] or None,
         subset=row["subset"] or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ _MATRIX = ("TransformMatrix", "Rotation", "Orientation")
 _SPACING = ("ElementSpacing", "ElementSize")
 _BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _DATA = "ElementDataFile"
+_NAME = re.compile(r"[!-<>-~]+(?: [!-<>-~]+)*")
+"""What a line can begin with: ITK writes the keys of other formats too, such as ``dim[0]`` and ``0008|0005``."""
 
 
 def read_metaimage(path: Path) -> Stored:
@@ -85,13 +88,13 @@ def _tags(content: bytes) -> tuple[dict[str, str], int]:
         line = content[at : end if end >= 0 else len(content)]
         name, mark, value = line.decode("latin-1").partition("=")
         name, value = name.strip(), value.strip()
-        if not mark or not name.isidentifier():
+        if not mark or not _NAME.fullmatch(name):
             if tags and not line.isascii():
                 raise FormatError(f"its header has no {_DATA}")
             what = (
                 "is not a MetaImage's header"
                 if "NDims" not in tags
-                else f"has a line {shown(line)!r} in its header"
+                else f"has a line {shown(line.decode('latin-1'))!r} in its header"
             )
             raise FormatError(f"it {what}, of lines like `NDims = 3` up to {_DATA}", COPY_AGAIN)
         if name in tags:

@@ -158,7 +158,7 @@ def draw(errors: ErrorMap, title: str) -> Figure:
         dpi=_PIXELS_PER_INCH,
         layout="constrained",
     )
-    figure.suptitle(_heading(errors, title), fontsize=11)
+    figure.suptitle(_heading(errors, title).replace("$", r"\$"), fontsize=11)  # no mathematics in names
     figure.legend(
         handles=[
             Patch(color=COLOURS[code], label=f"{name} {errors.volume_ml(code):.1f} ml")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, tracer_of
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import check_writable, relative_path, sha256_of, written_whole
 from algorithm.images import read_image, read_mask, write_mask
@@ -153,8 +153,9 @@ def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], editio
             case.name,
             folder / case.truth.path,
             bundle / case.mask,
-            "synthetic" if case.synthetic else None,
+            "synthetic" if case.synthetic else tracer_of(case.name),
             case.truth_on_own_grid,
+            case.synthetic,
         )
         for case in cases
         if case.truth is not None
@@ -174,7 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="CASES",
-        help=f"What to segment: {WHERE_CASES_LIE}.",
+        help=f"What to segment: {WHERE_CASES_LIE}; images in files, no DICOM.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="New folder for the bundle.")
     parser.add_argument(
@@ -226,6 +227,10 @@ def _input(path: Path, folder: Path) -> File:
     relative = relative_path(path, folder)
     if ".." in relative.parts:
         raise UsageError(f"the input {path} lies outside {folder}; put all inputs of a hand-over into one folder")
+    if path.is_dir():
+        raise UsageError(
+            f"a hand-over takes images in files, got the DICOM folder {path}; convert it to .nii.gz first"
+        )
     return File(relative.as_posix(), sha256_of(path))
 
 

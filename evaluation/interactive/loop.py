@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from algorithm.cases import Case
 from algorithm.errors import GeometryError, MissingInputError, UserError
+from algorithm.images import read_image
 from evaluation.interactive.scribbles import KINDS, Scribble, clicks, draw
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
-from evaluation.scoring.truths import read_truth
+from evaluation.scoring.truths import truth_on_pet
 
 Segment = Callable[[Case, Path], NDArray[np.uint8]]
 """Takes a case and its ``lesion-clicks.json`` with all points so far; returns the mask (uint8 z, y, x) on the
@@ -101,12 +102,14 @@ def play(case: Case, segment: Segment, *, edition: str, kind: str, steps: int, s
     ------
     MissingInputError
         The case has no truth.
+    GeometryError
+        The truth does not lie on the PET's grid.
     """
-    if case.truth is None:
+    truth_image = truth_on_pet(case, read_image(case.pet, "PET"))
+    if truth_image is None:
         raise MissingInputError(
             f"the case {case.name} has no truth to draw scribbles from; give one or leave it out"
         )
-    truth_image = read_truth(case.truth, case.pet, on_own_grid=case.truth_on_own_grid)
     truth = sitk.GetArrayFromImage(truth_image) > 0
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     mask = np.zeros(truth.shape, dtype=bool)

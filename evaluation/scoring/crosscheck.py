@@ -21,6 +21,7 @@ from algorithm.errors import InstallationError
 from algorithm.images import read_mask
 from evaluation.scoring.pairs import Pair
 from evaluation.scoring.score import CaseScore
+from evaluation.scoring.truths import read_truth
 
 LIBRARY = "grand-challenge-metrics"
 
@@ -45,7 +46,7 @@ def cross_check(pairs: Sequence[Pair], results: Sequence[CaseScore]) -> dict[str
         pair = by_case[result.case]
         if pair.prediction is None:
             continue
-        dice = _dice(pair.truth, pair.prediction)
+        dice = _dice(pair, pair.prediction)
         if math.isnan(dice) or math.isnan(result.scores.dice):
             continue
         compared += 1
@@ -57,8 +58,10 @@ def cross_check(pairs: Sequence[Pair], results: Sequence[CaseScore]) -> dict[str
     return {"library": f"{LIBRARY} {importlib.metadata.version(LIBRARY)}", "cases": compared}
 
 
-def _dice(truth_path: Path, prediction_path: Path) -> float:
-    truth, prediction = (sitk.GetArrayFromImage(read_mask(path)) > 0 for path in (truth_path, prediction_path))
+def _dice(pair: Pair, prediction_path: Path) -> float:
+    mask = read_mask(prediction_path)
+    true_mask = read_truth(pair.truth, mask, on_own_grid=pair.truth_on_own_grid)
+    truth, prediction = (sitk.GetArrayFromImage(image) > 0 for image in (true_mask, mask))
     box = _bounding_box(truth | prediction)
     counts = calculate_confusion_matrix(truth[box], prediction[box], [0, 1])
     voxels = int(counts[1, :].sum() + counts[:, 1].sum())

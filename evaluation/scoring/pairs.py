@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from algorithm.cases import IMAGE_SUFFIXES, OWN_GRID, Row, case_name, list_cases, masks_in, read_table, tracer_of
+from algorithm.cases import (
+    IMAGE_SUFFIXES,
+    OWN_GRID,
+    Row,
+    case_name,
+    group_of,
+    is_yes,
+    list_cases,
+    masks_in,
+    named_synthetic,
+    read_table,
+    tracer_of,
+)
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.outputs import MASK_NAME
 
@@ -14,7 +26,7 @@ from algorithm.outputs import MASK_NAME
 class Pair:
     """One case to score: its name, its files (no prediction: missing) and the subset it is averaged in.
 
-    ``truth_on_own_grid``: see :class:`algorithm.cases.Case`.
+    ``truth_on_own_grid``, ``synthetic``: see :class:`algorithm.cases.Case`.
     """
 
     case: str
@@ -22,6 +34,7 @@ class Pair:
     prediction: Path | None
     subset: str | None
     truth_on_own_grid: bool = False
+    synthetic: bool = False
 
 
 def find_pairs(truth: Path | None, prediction: Path, table: Path | None = None) -> tuple[list[Pair], list[Path]]:
@@ -60,13 +73,13 @@ def find_pairs(truth: Path | None, prediction: Path, table: Path | None = None) 
     if not truth.is_dir():
         if table is not None:
             raise UsageError(f"--cases {table} needs folders, got the files {truth} and {prediction}")
-        return [Pair(case_name(truth), truth, prediction, tracer_of(case_name(truth)))], []
+        return [named_pair(case_name(truth), truth, prediction)], []
 
     truths, predictions = masks_in(truth), predictions_in(prediction)
     if table is None:
         if not truths:
             raise MissingInputError(f"no mask in {truth} (looked for {', '.join(IMAGE_SUFFIXES)})")
-        pairs = [Pair(case, path, predictions.get(case), tracer_of(case)) for case, path in truths.items()]
+        pairs = [named_pair(case, path, predictions.get(case)) for case, path in truths.items()]
     else:
         folders = (truth, prediction, table.parent)
         pairs = [
@@ -100,8 +113,8 @@ def pairs_of_cases(source: Path, prediction: Path) -> tuple[list[Pair], list[Pat
             raise MissingInputError(
                 f"the case {case.name} in {source} has no truth; leave it out, or add its truth"
             )
-        subset = case.subset or case.tracer
-        pairs.append(Pair(case.name, case.truth, masks.get(case.name), subset, case.truth_on_own_grid))
+        mask = masks.get(case.name)
+        pairs.append(Pair(case.name, case.truth, mask, case.group, case.truth_on_own_grid, case.synthetic))
     used = {pair.prediction for pair in pairs}
     return pairs, [path for path in masks.values() if path not in used]
 
@@ -115,7 +128,13 @@ def predictions_in(folder: Path) -> dict[str, Path]:
         Two images have the same case name.
     """
     of_cohort = {path.parent.name: path for path in sorted(folder.glob(f"*/{MASK_NAME}")) if path.is_file()}
-    return of_cohort | masks_in(folder)
+    masks = masks_in(folder)
+    twice = next((case for case in of_cohort if case in masks), None)
+    if twice is not None:
+        raise MissingInputError(
+            f"the case {twice} has two masks in {folder}, {masks[twice].name} and {twice}/{MASK_NAME}; leave one"
+        )
+    return of_cohort | masks
 
 
 def _listed_pair(
@@ -134,8 +153,19 @@ def _listed_pair(
     predicted_path = _located(named, prediction, beside) if named else predictions.get(case)
     if predicted_path is not None and not predicted_path.exists():
         predicted_path = None
-    subset = row["subset"] or row["tracer"] or tracer_of(case)
-    return Pair(case, true_path, predicted_path, subset, truth_on_own_grid=row["truth_grid"] == OWN_GRID)
+    return pair_of_row(case, row, true_path, predicted_path)
+
+
+def pair_of_row(case: str, row: Row, truth: Path, prediction: Path | None) -> Pair:
+    """Return a pair of files as a row of a table describes it."""
+    subset = group_of(row["subset"], row["tracer"] or tracer_of(case), row["centre"])
+    synthetic = named_synthetic(case) or is_yes(row["synthetic"])
+    return Pair(case, truth, prediction, subset, row["truth_grid"] == OWN_GRID, synthetic)
+
+
+def named_pair(case: str, truth: Path, prediction: Path | None) -> Pair:
+    """Return a pair of files of which nothing is known but the name."""
+    return Pair(case, truth, prediction, tracer_of(case), synthetic=named_synthetic(case))
 
 
 def _located(name: str, folder: Path, beside: Path) -> Path:

@@ -26,6 +26,9 @@ from evaluation.scoring.metrics import METRICS, SURFACE_TOLERANCE_MM, Scores, le
 from evaluation.scoring.pairs import Pair, find_pairs
 from evaluation.scoring.truths import read_truth
 
+NO_SUBSET = "no subset"
+"""Where the cases without a subset are averaged, so that none is left out of what an edition ranks."""
+
 
 @dataclass(frozen=True)
 class CaseScore:
@@ -35,6 +38,7 @@ class CaseScore:
     subset: str | None
     missing: bool
     scores: Scores
+    synthetic: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +138,7 @@ def score_pairs(
             tolerance_mm=tolerance_mm,
             truth_on_own_grid=pair.truth_on_own_grid,
         )
-        yield CaseScore(pair.case, pair.subset, pair.prediction is None, scores)
+        yield CaseScore(pair.case, pair.subset, pair.prediction is None, scores, pair.synthetic)
 
 
 def score_pair(
@@ -200,15 +204,17 @@ def aggregate(results: Sequence[CaseScore], rules: Rules) -> dict[str, Any]:
     dict
         Per metric the mean, median, standard deviation (n - 1), minimum, maximum and the ``count`` of cases where
         it is defined. ``lesions``: detection over the lesions of all cases together. ``subsets``: the means and
-        ``cases`` of every subset. ``ranking``: per ranked metric the ``value`` and the ``weight``; for editions
-        that rank an area under the curve also ``auc``, the trapezoid over all steps. An algorithm that ignores
-        clicks returns the same mask at every step, so its area is the value times the number of steps.
+        ``cases`` of every subset; where some cases have none, they are one (:data:`NO_SUBSET`). ``ranking``: per
+        ranked metric the ``value`` and the ``weight``; for editions that rank an area under the curve also
+        ``auc``, the trapezoid over all steps. An algorithm that ignores clicks returns the same mask at every
+        step, so its area is the value times the number of steps.
     """
     content: dict[str, Any] = {name: summarise(values) for name, values in columns(results).items()}
     content["lesions"] = _pooled_lesions(results)
     content["subsets"] = {}
-    for subset in sorted({result.subset for result in results if result.subset is not None}):
-        members = [result for result in results if result.subset == subset]
+    named = any(result.subset for result in results)
+    for subset in sorted({result.subset or NO_SUBSET for result in results} if named else ()):
+        members = [result for result in results if (result.subset or NO_SUBSET) == subset]
         means = {name: summarise(values)["mean"] for name, values in columns(members).items()}
         content["subsets"][subset] = {"cases": len(members), **means}
     content["ranking"] = {}
@@ -267,8 +273,12 @@ def to_json(content: Any) -> str:
 
 def to_csv(results: Sequence[CaseScore], edition: str) -> str:
     """Return one line per case under a line of headings, the edition last; NaN is an empty cell."""
-    headings = ["case", "subset", "missing", *(field.name for field in dataclasses.fields(Scores)), "edition"]
-    rows = ([r.case, r.subset or "", int(r.missing), *dataclasses.astuple(r.scores), edition] for r in results)
+    figures = [field.name for field in dataclasses.fields(Scores)]
+    headings = ["case", "subset", "missing", "synthetic", *figures, "edition"]
+    rows = (
+        [r.case, r.subset or "", int(r.missing), int(r.synthetic), *dataclasses.astuple(r.scores), edition]
+        for r in results
+    )
     return csv_text([headings, *rows])
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluation.__main__ import main
@@ -74,10 +75,22 @@ def test_a_table_among_the_truths_names_them_and_their_subsets(phase):
     assert content["results"][0]["dice"] == 2 / 3
 
 
+def test_a_table_says_tracer_and_grid_as_any_list_of_cases(phase):
+    rows = ["case,tracer,truth_grid", "fdg_a,PSMA,own", "fdg_b,,", "psma_c,psma,"]
+    (phase / "truth" / CASES_FILE).write_text("\n".join(rows))
+    labels = write(phase / "truth/fdg_a.nii.gz", 2 * np.repeat(ONE, 2, 0), spacing=(2.0, 2.5, 1.5))
+    assert labels.is_file()
+    content = metrics(phase)
+    assert [each["subset"] for each in content["results"]] == ["psma", "fdg", "psma"]
+    assert content["results"][0]["truth_ml"] > 0
+    assert content["cross_check"]["cases"] == 2
+
+
 def test_a_tarball_of_one_folder_is_entered(phase):
     (phase / "truth").rename(phase / "labels")
     (phase / "truth").mkdir()
     (phase / "labels").rename(phase / "truth/labels")
+    (phase / "truth/._labels").write_bytes(b"Mac OS X")
     assert len(metrics(phase)["results"]) == 3
 
 

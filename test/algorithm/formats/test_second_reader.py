@@ -133,6 +133,21 @@ def test_what_pynrrd_writes(suffix: str, encoding: str, kind: str, tmp_path: Pat
     np.testing.assert_allclose(ours.GetOrigin(), read["space origin"], atol=1e-9)
 
 
+@pytest.mark.parametrize("key", ["dim[0]", "0008|0005", "ITK_original direction", "a-b", "descrip.1"])
+def test_keys_of_other_formats_in_a_metaimage(key: str, tmp_path: Path) -> None:
+    image = oblique("u1")
+    image.SetMetaData(key, "1")
+    sitk.WriteImage(image, str(tmp_path / "image.mha"))
+    assert f"{key} = 1".encode() in (tmp_path / "image.mha").read_bytes()
+    np.testing.assert_array_equal(values(read_image(tmp_path / "image.mha", "PET")), values(image))
+
+
+def test_a_nifti_that_itk_writes_as_a_metaimage(tmp_path: Path) -> None:
+    sitk.WriteImage(oblique("u1"), str(tmp_path / "image.nii.gz"))
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "image.nii.gz")), str(tmp_path / "image.mha"))
+    np.testing.assert_array_equal(values(read_image(tmp_path / "image.mha", "PET")), values(oblique("u1")))
+
+
 @pytest.mark.parametrize("qform_code", [0, 1])
 def test_two_voxel_sizes_in_one_nifti(qform_code: int, tmp_path: Path) -> None:
     """nibabel takes the size from the sform, ITK from pixdim; 1 % of a short volume is 0.2 mm at its corners."""

@@ -153,6 +153,12 @@ def blue_pixels(path: Path) -> int:
     return int(((pixels[..., 2] > 180) & (pixels[..., 0] < 90) & (pixels[..., 1] < 110)).sum())
 
 
+def test_a_name_is_no_mathematics(tmp_path):
+    pet, truth, prediction = case()
+    write_picture(map_errors(pet, truth, prediction), r"a$\q$", tmp_path / "case.png")
+    assert (tmp_path / "case.png").is_file()
+
+
 def test_a_miss_makes_the_picture_blue_and_the_file_repeats(tmp_path):
     pet, truth, prediction = case()
     write_picture(map_errors(pet, truth, prediction), "missed", tmp_path / "missed.png")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evaluation.handover.verify
-from algorithm.cases import list_cases
+from algorithm.cases import Case, list_cases
 from algorithm.errors import MissingInputError, OutputError, UsageError, WeightsError
 from algorithm.files import sha256_of
 from evaluation.__main__ import main as command
@@ -130,6 +130,13 @@ def test_cases_from_a_table_must_lie_in_one_folder(tmp_path, inputs, checkpoint)
     assert "metrics.json" not in manifest.files
     with pytest.raises(UsageError, match="lies outside"):
         make_bundle(list_cases(table), inputs / "b", [checkpoint], SETTINGS, tmp_path / "c", predict=threshold)
+
+
+def test_a_folder_of_dicom_is_no_input(tmp_path, inputs, checkpoint):
+    (inputs / "slices").mkdir()
+    cases = [Case("x", inputs / "slices", inputs / "slices")]
+    with pytest.raises(UsageError, match="takes images in files, got the DICOM folder"):
+        make_bundle(cases, inputs, [checkpoint], SETTINGS, tmp_path / "b", predict=threshold)
 
 
 @settings(max_examples=50, deadline=None)

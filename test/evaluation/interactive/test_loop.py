@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from algorithm.cases import Case
-from algorithm.errors import MissingInputError, OutputError
+from algorithm.errors import GeometryError, MissingInputError, OutputError
 from algorithm.jsonfile import read_json
 from algorithm.scribbles import Scribbles, parse_scribbles
 from algorithm.weights import load_checkpoint
@@ -185,6 +185,15 @@ def test_areas_means_and_falls_equal_a_plain_transcription(box: Case) -> None:
 def test_a_case_without_truth_cannot_be_played(box: Case) -> None:
     with pytest.raises(MissingInputError, match="synthetic_box has no truth"):
         play(Case(box.name, box.ct, box.pet), PointsOnly(), edition="V", kind="random", steps=2, seed=0)
+
+
+def test_a_truth_off_the_grid_of_its_pet_cannot_be_played(box: Case) -> None:
+    assert box.truth is not None
+    moved = sitk.ReadImage(str(box.truth))
+    moved.SetOrigin((500.0, 0.0, 0.0))
+    sitk.WriteImage(moved, str(box.truth))
+    with pytest.raises(GeometryError, match="does not lie on the grid of its PET"):
+        play(box, PointsOnly(), edition="V", kind="random", steps=2, seed=0)
 
 
 def test_command_writes_table_json_and_plot(

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from algorithm.cases import case_name
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError, UsageError
 from evaluation.__main__ import COMMANDS, main
+from evaluation.figures.cohort import read_rows
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import METRICS
 from evaluation.scoring.pairs import find_pairs
@@ -178,6 +179,39 @@ def test_a_table_names_cases_files_and_subsets(cohort):
     assert content["results"][0]["dice"] == pytest.approx(2 / 3)
 
 
+def test_the_ranked_mean_leaves_out_no_case_without_a_subset(cohort):
+    write(cohort / "truth/other.nii.gz", ONE)
+    write(cohort / "prediction/other.mha", TWO)
+    aggregates = scored_json(cohort, "III")["aggregates"]
+    assert {name: each["cases"] for name, each in aggregates["subsets"].items()} == {
+        "fdg": 2,
+        "no subset": 1,
+        "psma": 1,
+    }
+    assert aggregates["ranking"]["dice"]["value"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "subsets"),
+    [
+        ("case,tracer\nfdg_a, FDG\nfdg_b,\npsma_c,PSMA\n", ["fdg", "fdg", "psma"]),
+        ("case,tracer,centre\nfdg_a,fdg,LMU \nfdg_b,fdg,\npsma_c,,UKT\n", ["fdg, LMU", "fdg", "psma, UKT"]),
+    ],
+)
+def test_tracer_and_centre_of_a_table_are_the_subset(cohort, rows, subsets):
+    table = cohort / "cases.csv"
+    table.write_text(rows)
+    content = scored_json(cohort, "III", "--cases", str(table))
+    assert [result["subset"] for result in content["results"]] == subsets
+
+
+def test_a_list_says_to_the_table_of_scores_what_is_synthetic(cohort):
+    table = cohort / "cases.csv"
+    table.write_text("case,synthetic\nfdg_a,yes\nfdg_b,\n")
+    assert score(cohort, "III", "--cases", str(table), "--csv", f"{cohort}/scores.csv") == 0
+    assert {row.case: row.synthetic for row in read_rows(cohort / "scores.csv")} == {"fdg_a": True, "fdg_b": False}
+
+
 def test_a_tree_in_place_of_the_table_of_cases(cohort, capsys):
     assert score(cohort, "III", "--cases", str(cohort / "truth")) == 2
     sentence = capsys.readouterr().err
@@ -228,6 +262,12 @@ def test_a_mask_with_other_values_is_an_error(tmp_path):
     truth, prediction = write(tmp_path / "t.mha", ONE), write(tmp_path / "p.mha", ONE * 2)
     with pytest.raises(InvalidImageError, match=r"p\.mha"):
         score_pair(truth, prediction, RULES["III"])
+
+
+def test_a_mask_beside_a_cohort_s_folder_of_the_same_case_is_an_error(cohort, capsys):
+    write(cohort / "prediction/fdg_a/tumour.nii.gz", ONE)
+    assert score(cohort, "III") == 2
+    assert "the case fdg_a has two masks" in capsys.readouterr().err
 
 
 def test_two_masks_of_one_case_are_an_error(cohort):
