@@ -94,7 +94,9 @@ def test_lesions_json() -> None:
 def test_scores_of_each_case_as_csv() -> None:
     headings = to_csv([], "V").strip().split(",")
     assert headings == ["case", "subset", "missing", "synthetic", *keys(Scores), "edition"]
-    described = "case: `case`, `subset`, `missing` (1: no prediction), `synthetic` (1: not of a patient), its figures"
+    described = (
+        "case: `case`, `subset`, `missing` (1: no prediction), `synthetic` (1: not of a patient), its figures"
+    )
     assert f"row per\n{described} and `edition`" in PAGE
 
 
