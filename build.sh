@@ -52,9 +52,9 @@ if [ -n "${BASE_IMAGE:-}" ]; then
 fi
 # buildx adds a provenance attestation unless told not to, and grand-challenge has failed to import images with one.
 # Older engines neither add it nor know the flag.
-if docker build --help 2> /dev/null | grep -q -- --provenance; then
-    arguments+=(--provenance=false)
-fi
+case $(docker build --help 2> /dev/null) in # no pipe to grep -q, whose leaving early would count as a failure
+    *--provenance*) arguments+=(--provenance=false) ;;
+esac
 
 docker build "${arguments[@]}" --tag "$image" "$ROOT"
 echo "Built $image"

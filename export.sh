@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Pack what is uploaded to grand-challenge, or handed to a third party, into the project's folder.
 #
-#   ./export.sh          h2aseg-<version>.tar.gz: the algorithm's image, and h2aseg-<version>.cdx.json: all packages in it
+#   ./export.sh          h2aseg-<version>.tar.gz: the algorithm's image, and h2aseg-<version>.cdx.json: all packages in it.
+#                        It is built anew, as EDITION and API_METHOD say, or else as it was built before (build.sh)
 #   ./export.sh eval     h2aseg-eval-<version>.tar.gz: the evaluation's image, and likewise
 #   ./export.sh model [CHECKPOINT.json...]
 #                        model.tar.gz: weights alone, those in weights/ or the ones named; grand-challenge unpacks it
@@ -48,13 +49,24 @@ pack_image() { # pack_image NAME: NAME:version and what it holds
     keep "$1-$version.cdx.json" bill_of_materials "$1"
 }
 
+built_as() { # built_as FORMAT: what the image there is by now says of itself; nothing where there is none
+    docker image inspect --format "$1" "h2aseg:$version" 2> /dev/null || true
+}
+
+build() { # the algorithm's image; what the environment does not say stays as it was when it was last built
+    : "${EDITION=$(built_as '{{range .Config.Env}}{{println .}}{{end}}' | sed -n 's/^H2ASEG_EDITION=//p')}"
+    : "${API_METHOD=$(built_as '{{index .Config.Labels "org.grand-challenge.api-method"}}')}"
+    export EDITION API_METHOD
+    "$ROOT/build.sh"
+}
+
 hand_over() { # hand_over INPUT OUT_FOLDER
     local input=$1 out=$2 inputs=$1 image=()
     [ -d "$input" ] || inputs=$(dirname "$input")
     check_weights
     ensure_environment requirements.txt
     if engine_answers; then
-        "$ROOT/build.sh"
+        build
         image=(--image "h2aseg:$version")
     else
         echo "No Docker engine answers, so the bundle will not name the image."
@@ -82,7 +94,7 @@ pack_model() { # pack_model CHECKPOINT.json...: each with the weights that it de
 version=$(version)
 case "$#:${1:-}" in
     0:)
-        "$ROOT/build.sh"
+        build
         pack_image h2aseg
         ;;
     1:eval)

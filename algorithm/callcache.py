@@ -98,7 +98,7 @@ class CallCache:
         key : str
             From :func:`key_of`.
         execution : Execution
-            How it would be computed now; the key must tell different ones apart.
+            How it would be computed now; the key must tell devices and number formats apart.
         """
         path = self._path(key)
         if not path.is_file():

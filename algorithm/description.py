@@ -277,11 +277,14 @@ def parse_description(content: dict[str, Any]) -> Description:
     if not isinstance(content, dict):
         raise TypeError(f"expected a JSON object, got {type(content).__name__}")
     _check_kinds("", content, _KINDS)
-    fields = dict(content)
+    may_be_null = ("sha256", "provenance", "labels")
+    fields = {key: value for key, value in content.items() if value is not None or key not in may_be_null}
     version = fields.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"format must be {FORMAT}, got {version}")
     _refuse_unknown("description", fields, Description)
+    if fields.get("name") is None:
+        raise KeyError("name")
     architecture = dict(fields["architecture"])
     _refuse_unknown("architecture", architecture, Architecture)
     for key in ("channels", "window"):

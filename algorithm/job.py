@@ -263,15 +263,20 @@ class Segmenter:
         return seen
 
     def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
-        """Return the hash of all that decides what the network sees, but for the time that there was for it."""
-        execution = str(self.predictor.execution)
+        """Return the hash of all that decides what the network sees, but for the time that there was for it.
+
+        Of how it is computed the device's kind and the number format count. What tuning chooses besides can differ
+        from one start of a server to the next, and changes no more than the order of sums.
+        """
+        execution = self.predictor.execution
         how = (
             settings.flips,
             settings.everywhere,
             settings.overlap,
             settings.whole_volume,
             settings.no_checks,
-            execution,
+            execution.device.type,
+            str(execution.dtype),
         )
         return key_of((pair.ct_path, pair.pet_path), how, [each.identity for each in self.descriptions])
 
@@ -282,11 +287,11 @@ class Segmenter:
         # A number of flips that was asked for is done however long it takes.
         limit_s = settings.time_limit_s if settings.flips is None else None
         budget = Budget.of_limit(limit_s, seconds_after_prediction(pair.pet.GetNumberOfPixels()), started)
-        grid = Coarsening()
+        grid, own_spacing = Coarsening(), pair.pet.GetSpacing()
         focus = None if settings.everywhere else Focus.about(self.descriptions[0].threshold)
         while True:
             with watch.stage("prepare"):
-                descriptions = [grid.applied_to(each, pair.pet.GetSpacing()) for each in self.descriptions]
+                descriptions = [grid.applied_to(each, own_spacing) for each in self.descriptions]
                 case = prepare_case(
                     descriptions,
                     partial(prepare, pair),
@@ -299,6 +304,8 @@ class Segmenter:
                         self.predictor, case, budget, flips=settings.flips, focus=focus, progress=progress
                     )
             except TooSlowError as error:
+                if grid.factor == 1.0:
+                    own_spacing = case.prepared.grid.GetSpacing()  # along the axes as the network has them
                 grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue

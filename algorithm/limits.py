@@ -37,7 +37,10 @@ class Coarsening:
     factor: float = 1.0
 
     def applied_to(self, description: Description, pet_spacing: Spacing) -> Description:
-        """Return the description with longer voxels; ``pet_spacing``, in mm, counts where it names none."""
+        """Return the description with longer voxels.
+
+        ``pet_spacing``, in mm along the axes of the description's orientation, counts where it names none.
+        """
         if self.factor == 1.0:
             return description
         x, y, z = description.spacing or pet_spacing

@@ -69,6 +69,10 @@ class _Given:
     def __str__(self) -> str:
         return self.text
 
+    def __copy__(self) -> list[Any]:
+        """Return no values: argparse copies the default of an option that appends, and adds the first to it."""
+        return []
+
 
 def _optional_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Yield the options of a parser and of its sub-commands."""

@@ -186,7 +186,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return True
 
     def _send(self, status: HTTPStatus, text: str, **headers: str) -> None:
-        body = f"{text}\n".encode()
+        body = f"{text}\n".encode("utf-8", "backslashreplace")  # names of files may hold any byte
         with contextlib.suppress(OSError):  # the caller went away
             self.send_response(status)
             for name, value in {"Content-Type": "text/plain; charset=utf-8", **headers}.items():

@@ -104,10 +104,11 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
     folders = [explicit] if explicit is not None else [MODEL_FOLDER, BAKED_IN_FOLDER]
     for folder in folders:
         _require_readable(folder)
-        found = [path.with_suffix(".json") for path in sorted(folder.glob("*.safetensors"))]
+        visible = [path for path in sorted(folder.glob("*")) if path.name[0] != "."]  # macOS leaves files beside
+        found = [path.with_suffix(".json") for path in visible if path.suffix == ".safetensors"]
         if found:
             return found
-        others = sorted(path.name for path in folder.glob("*")) if folder == MODEL_FOLDER else []
+        others = [path.name for path in visible] if folder == MODEL_FOLDER else []
         if others:  # weights that were meant to be used must not be passed over in silence
             raise WeightsError(
                 f"{folder} holds {', '.join(others[:5])} but no *.safetensors; pack a checkpoint and its .json "

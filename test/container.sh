@@ -124,7 +124,7 @@ invoke() { # one server, three jobs, one of them bad
 }
 
 on_gpu() { # where there is one that containers can use
-    if ! nvidia-smi > /dev/null 2>&1 || ! docker info --format '{{json .Runtimes}}' | grep -q nvidia; then
+    if ! nvidia-smi > /dev/null 2>&1 || [[ $(docker info --format '{{json .Runtimes}}') != *nvidia* ]]; then
         echo 'skipped GPU: no NVIDIA driver, or no NVIDIA runtime in the Docker engine'
         return
     fi

@@ -42,7 +42,9 @@ class Project:
         self.weights.with_suffix(".json").write_text(f'{{\n  "sha256": "{SHA256}"\n}}\n')
         self.docker(help_text="--provenance string")
 
-    def docker(self, *, help_text: str, save: str = "echo layers", info: str = "true") -> None:
+    def docker(
+        self, *, help_text: str, save: str = "echo layers", info: str = "true", inspect: str = "exit 1"
+    ) -> None:
         write_script(
             self.bin / "docker",
             f"""
@@ -50,6 +52,7 @@ class Project:
                 'build --help') echo '{help_text}' ;;
                 save*) {save} ;;
                 info) {info} ;;
+                'image inspect '*) {inspect} ;;
                 *) printf '%s\\n' "$@" >> '{self.docker_log}' ;;
             esac
             """,
@@ -162,6 +165,15 @@ def test_an_image_averages_nothing_by_accident(project: Project) -> None:
 def test_an_image_of_an_edition(project: Project, edition: str) -> None:
     assert project.run("build.sh", EDITION=edition).returncode == 0
     assert f"EDITION={edition}" in project.docker_arguments()
+
+
+def test_what_is_packed_is_what_was_built(project: Project) -> None:
+    project.docker(help_text="", inspect="""case "$*" in *Env*) echo H2ASEG_EDITION=V ;; *) echo exec ;; esac""")
+    assert project.run("export.sh").returncode == 0
+    assert {"EDITION=V", "API_METHOD=exec"} < set(project.docker_arguments())
+    project.docker_log.unlink()
+    assert project.run("export.sh", EDITION="IV", API_METHOD="invoke").returncode == 0
+    assert {"EDITION=IV", "API_METHOD=invoke"} < set(project.docker_arguments())
 
 
 def test_an_edition_that_there_is_not(project: Project) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from algorithm import __version__
 from algorithm.commands.common import checkpoints_at, tell
-from algorithm.description import read_description
+from algorithm.description import check_ensemble, read_description
 from algorithm.errors import InstallationError, OutputError
 from algorithm.inference.budget import Budget
 from algorithm.inference.device import choose_device, choose_dtype, precision_of
@@ -37,7 +37,9 @@ def preflight(args: argparse.Namespace) -> int:
     tell(f"h2aseg {__version__}, torch {torch.__version__}, python {sys.version.split()[0]}")
     tell(f"device: {device}, computing in {precision_of(dtype)}")
     tell(f"host memory: {'unknown' if limit is None else f'{limit / 2**30:.1f} GiB'}")
-    for checkpoint in checkpoints_at(args.weights):
+    checkpoints = checkpoints_at(args.weights)
+    check_ensemble([each.description for each in checkpoints])
+    for checkpoint in checkpoints:
         how = checkpoint.description
         air = torch.zeros(how.patch)
         window = NetworkInput(air, air, how.patch, how.overlap)

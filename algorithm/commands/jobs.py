@@ -142,7 +142,7 @@ def _nothing_stale(places: dict[Path, Kind]) -> Iterator[None]:
     before = {path: identity for path in places if (identity := _identity(path)) is not None}
     try:
         yield
-    except Exception:
+    except BaseException:  # also where the platform or the user stops it
         with suppress(Exception):  # what went wrong first is what counts
             remove_earlier({path: places[path] for path, was in before.items() if _identity(path) == was})
         raise

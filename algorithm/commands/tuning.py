@@ -13,6 +13,8 @@ from algorithm.outputs import check_free
 from algorithm.tuning import dtypes_of, tune
 from algorithm.tuning_file import KIND, read_tuning, write_tuning
 
+_SHARE_OF_LIMIT = 0.2  # of a time limit that is named: the first job pays for what tuning takes
+
 _log = logging.getLogger(__name__)
 
 
@@ -63,8 +65,9 @@ def tune_before_health(args: argparse.Namespace, segmenter: Segmenter) -> float:
     before = segmenter.warm_up()
     if fixed or args.tune_s == 0:
         return 0.0
-    _log.info("trying at most %g s which way of computing windows is fastest here", args.tune_s)
-    tuned = tune(segmenter, before, args.tune_s, repeatable=args.tuning is not None)
+    seconds = min(args.tune_s, math.inf if args.time_limit is None else _SHARE_OF_LIMIT * args.time_limit)
+    _log.info("trying at most %g s which way of computing windows is fastest here", seconds)
+    tuned = tune(segmenter, before, seconds, repeatable=args.tuning is not None)
     for line in tuned.table():
         _log.info(line)
     ended = "all was tried" if tuned.complete else "the time was up"

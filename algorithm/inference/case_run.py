@@ -239,7 +239,7 @@ class CaseRun:
         self._inputs = self._asked
         if math.isinf(self._budget.deadline):
             return
-        seconds = [self._time_window(*member) for member in zip(self._networks, self._inputs, strict=True)]
+        seconds = [self._time_window(number) for number in range(len(self._networks))]
 
         def cost(inputs: Sequence[NetworkInput]) -> float:
             counts = [len(self._windows(each)) for each in inputs]
@@ -254,8 +254,9 @@ class CaseRun:
                 return
         raise TooSlowError(cost(self._inputs) / max(self._budget.remaining_s, 1.0))
 
-    def _time_window(self, network: Network, volumes: NetworkInput) -> float:
+    def _time_window(self, number: int) -> float:
         while True:
+            network, volumes = self._networks[number], self._inputs[number]
             try:
                 return Pass(network, volumes, (), (), self._how).seconds_per_window()
             except RuntimeError as error:

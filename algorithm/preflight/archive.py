@@ -85,6 +85,12 @@ class ImageArchive:
         """The image's labels."""
         return self.settings.get("Labels") or {}
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that are set in it."""
+        named = (str(each).partition("=") for each in self.settings.get("Env") or [])
+        return {name: value for name, _, value in named}
+
     def read(self, path: str) -> bytes:
         """Return a file's content."""
         entry = self._entries[path]
@@ -167,7 +173,9 @@ def open_archive(path: Path) -> Iterator[ImageArchive]:
         try:
             tar = stack.enter_context(tarfile.open(fileobj=stack.enter_context(_uncompressed(path)), mode="r:"))
             archive = ImageArchive(tar)
-        except _DAMAGED as error:
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # bz2 has one without for damaged data
+                raise
             raise RefusedError(
                 f"{path} is not a whole archive of `docker save` ({error}); save the image again"
             ) from error

@@ -51,13 +51,13 @@ def check_image(args: argparse.Namespace) -> int:
     model = args.weights and args.weights.resolve()
     try:
         with _archive_of(args.image) as (path, compressed):
-            findings, method, names = _examined(path, compressed, model)
+            findings, method, names, own_edition = _examined(path, compressed, model)
             if failures(findings):
                 findings.append(Finding(_TRIAL, Verdict.SKIPPED, "what is wrong above comes first"))
             elif not engine_answers():
                 findings.append(Finding(_TRIAL, Verdict.SKIPPED, "no Docker engine answers here"))
             else:
-                findings += _tried(args, edition, model, method, path, names)
+                findings += _tried(args, edition or own_edition, model, method, path, names)
     except subprocess.TimeoutExpired as error:
         raise InstallationError(
             f"`{' '.join(error.cmd[:2])}` did not answer in {error.timeout:g} s; see to the engine"
@@ -121,16 +121,20 @@ def _archive_of(name: str) -> Iterator[tuple[Path, bool]]:
         yield saved, False
 
 
-def _examined(path: Path, compressed: bool, model: Path | None) -> tuple[list[Finding], str, list[str]]:
-    """Return what the archive says, the platform's way to run the image, and the image's names."""
+def _examined(
+    path: Path, compressed: bool, model: Path | None
+) -> tuple[list[Finding], str, list[str], Edition | None]:
+    """Return what the archive says, the platform's way to run the image, its names, and the edition it is for."""
     log.info("reading %s", path)
     try:
         with open_archive(path) as archive:
             findings = examine(archive, path.stat().st_size, compressed=compressed, model=model)
             readable = Finding("archive", Verdict.PASSED, _named(archive))
-            return [readable, *findings], api_method(archive), archive.names
+            named = archive.environment.get("H2ASEG_EDITION")
+            edition = Edition.named(named) if named else None
+            return [readable, *findings], api_method(archive), archive.names, edition
     except RefusedError as error:
-        return [Finding("archive", Verdict.FAILED, str(error))], "", []
+        return [Finding("archive", Verdict.FAILED, str(error))], "", [], None
 
 
 def _named(archive: ImageArchive) -> str:

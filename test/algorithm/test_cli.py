@@ -283,6 +283,12 @@ class TestPreflight:
         assert "one window through tiny: " in out
         assert err == ""
 
+    def test_an_ensemble_that_no_run_takes(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name, threshold in (("one", 0.5), ("two", 0.4)):
+            write_checkpoint(tmp_path, name, threshold=threshold)
+        assert main(["preflight", "--weights", str(tmp_path), "--device", "cpu"]) == 3
+        assert "the checkpoints of an ensemble must have the same threshold" in capsys.readouterr().err
+
     def test_not_ready(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["preflight", "--weights", str(tmp_path), "--device", "cpu"]) == 3
 

@@ -13,6 +13,7 @@ import pytest
 from algorithm import console
 from algorithm.console import BUG, INTERRUPTED, PIPE_CLOSED, Command
 from algorithm.errors import UsageError, WeightsError
+from algorithm.parser import Parser
 from test.conftest import ROOT
 
 raised: BaseException | None = None
@@ -122,6 +123,16 @@ def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("H2ASEG_NUMBER", "no number at all")
     assert run("act", "--needed", "x", "--number", "9") == 5
     assert seen[0].number == 9
+
+
+def test_an_option_that_is_given_several_times_goes_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parser = Parser()
+    parser.add_argument("--but", action="append", default=[])
+    monkeypatch.setenv("H2ASEG_BUT", "a b")
+    assert parser.parse_with_environment([]).but == ["a", "b"]
+    assert parser.parse_with_environment(["--but", "c", "--but", "d"]).but == ["c", "d"]
 
 
 @pytest.mark.parametrize(

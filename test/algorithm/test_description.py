@@ -111,6 +111,7 @@ def test_provenance_does_not_make_another_identity() -> None:
         ({"threshold": "0.5"}, "threshold must be a number, got '0.5'"),
         ({"threshold": True}, "threshold must be a number, got True"),
         ({"name": 5}, "name must be a text, got 5"),
+        ({"name": None}, "missing key 'name'"),
         ({"patch": 64}, "patch must be a list of whole numbers, got 64"),
         ({"spacing": [4, "4", 3]}, r"spacing must be a list of numbers, got \[4, '4', 3\]"),
         ({"pet": "clip-scale"}, "pet must be an object, got 'clip-scale'"),
@@ -127,6 +128,13 @@ def test_nonsense_is_named_with_its_file(change: dict[str, Any], message: str, t
 
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("key", ["sha256", "provenance", "labels"])
+def test_null_is_as_if_it_were_left_out(key: str) -> None:
+    assert parse_description(content(**{key: None})) == parse_description(
+        {name: value for name, value in content().items() if name != key}
+    )
 
 
 @pytest.mark.parametrize("key", ["name", "architecture", "patch", "spacing", "ct", "pet"])

@@ -68,6 +68,19 @@ class TestTime:
             in caplog.messages
         )
 
+    def test_they_grow_alike_where_the_pet_lies_otherwise_and_the_checkpoint_names_no_spacing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = self.too_slow(monkeypatch, times=1)
+        for name, path in (("ct", CT), ("pet", PET)):
+            coronal = sitk.PermuteAxes(sitk.ReadImage(str(path)), (0, 2, 1))
+            sitk.WriteImage(coronal, str(tmp_path / f"{name}.mha"))
+        free = load_checkpoint(write_checkpoint(tmp_path, "free", spacing=None))
+
+        segment(tmp_path / "ct.mha", tmp_path / "pet.mha", [free], self.limited)
+
+        assert sizes[1] == pytest.approx([side / 1.25 for side in sizes[0]], abs=1)
+
     def test_until_they_are_too_coarse(self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes = self.too_slow(monkeypatch, times=float("inf"))
 

@@ -13,13 +13,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from algorithm.__main__ import main
+from algorithm.commands.jobs import _nothing_stale
+from algorithm.console import Terminated
+from algorithm.images import read_pet_ct, write_mask
+from algorithm.inference.tuning import Tuning
+from algorithm.job import Segmenter
+from algorithm.outputs import MASK
+from algorithm.weights import load_checkpoint
 from test.conftest import ROOT
 from test.support.ask import ask
 from test.support.checkpoints import write_checkpoint
+from test.support.jobs import CT, PET, QUICK
 from test.support.phantom import CT_NAME, INPUT
 
 AUTOMATED = "images/automated-petct-lesion-segmentation"
@@ -228,6 +237,28 @@ def test_a_damaged_cache_is_not_used(
     assert main(words) == 0
     assert len(predictions) == 2
     assert mask.read_bytes() == first
+
+
+def test_a_job_that_is_stopped_leaves_no_earlier_mask(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.mha"
+    for stopped in (KeyboardInterrupt(), Terminated()):
+        write_mask(np.zeros((2, 2, 2), np.uint8), sitk.Image([2, 2, 2], sitk.sitkFloat32), mask)
+        with pytest.raises(type(stopped)), _nothing_stale({mask: MASK}):
+            raise stopped
+        assert not mask.exists()
+
+
+def test_what_tuning_chose_does_not_make_another_case(checkpoint: Path) -> None:
+    segmenter = Segmenter([load_checkpoint(checkpoint)], "cpu", "float32")
+    pair, keys = read_pet_ct(CT, PET), set()
+    for tuning in (
+        Tuning("float32", 1, channels_last=True, threads=1),
+        Tuning("float32", 2, channels_last=False, threads=1),
+        Tuning("bfloat16", 1, channels_last=True, threads=1),
+    ):
+        segmenter.predictor.use(tuning)
+        keys.add(segmenter._key(pair, QUICK))
+    assert len(keys) == 2
 
 
 def test_other_settings_other_images_and_another_checkpoint_are_another_case(

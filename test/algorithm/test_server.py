@@ -133,6 +133,8 @@ def test_errors_are_told_and_the_server_lives_on(service: Service) -> None:
     service.wait_until_ready()
     service.order("bad input")
     assert service.ask("POST", "/invoke") == (422, "no CT image found; put one there\n")
+    service.order("odd name")
+    assert service.ask("POST", "/invoke") == (422, "no \\udcff.mha; put one there\n")
     service.order("bug")
     status, sentence = service.ask("POST", "/invoke")
     assert status == 500
@@ -144,6 +146,7 @@ def test_errors_are_told_and_the_server_lives_on(service: Service) -> None:
     assert code == 0
     lines = stderr.splitlines()
     assert lines[0] == "Error: no CT image found; put one there"
+    assert lines[1].endswith(".mha; put one there")
     assert lines[-1].startswith("Error: ZeroDivisionError: by zero. This is a bug")
 
 

@@ -32,8 +32,10 @@ def segmenter(tmp_path: Path) -> Segmenter:
     return Segmenter([load_checkpoint(write_checkpoint(tmp_path / "weights"))], "cpu", "float32")
 
 
-def options(tuning: Path | None, precision: str = "auto", **more: float) -> argparse.Namespace:
-    return argparse.Namespace(tuning=tuning, precision=precision, **more)
+def options(
+    tuning: Path | None, precision: str = "auto", time_limit: float | None = None, **more: float
+) -> argparse.Namespace:
+    return argparse.Namespace(tuning=tuning, precision=precision, time_limit=time_limit, **more)
 
 
 class TestServe:
@@ -69,6 +71,13 @@ class TestServe:
 
         assert tune_before_health(options(None, tune_s=0.0), segmenter) == 0
         assert segmenter.predictor.execution == before
+
+    def test_a_short_time_limit_is_not_spent_on_tuning(
+        self, segmenter: Segmenter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO, "algorithm"):
+            tune_before_health(options(None, tune_s=60.0, time_limit=5.0), segmenter)
+        assert "trying at most 1 s which way of computing windows is fastest here" in caplog.messages
 
     @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
     def test_other_seconds_are_refused(self, seconds: float) -> None:

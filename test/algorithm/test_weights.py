@@ -352,6 +352,14 @@ class TestFind:
         with pytest.raises(WeightsError, match=r"model holds epoch_200\.pth but no \*\.safetensors"):
             find_checkpoints()
 
+    def test_hidden_files_do_not_count(self, tmp_path: Path) -> None:
+        baked = write_checkpoint(tmp_path / "baked", "h2aseg")
+        (tmp_path / "model").mkdir()
+        for name in ("baked/._h2aseg.safetensors", "baked/._h2aseg.json", "model/.DS_Store"):
+            (tmp_path / name).write_bytes(b"Mac OS X")
+
+        assert find_checkpoints() == [baked]
+
     def test_nothing_anywhere(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError) as caught:
             find_checkpoints()

@@ -28,6 +28,8 @@ def _do(called: float) -> None:
         log.write(f"{order} begins\n")
     if order == "bad input":
         raise MissingInputError("no CT image\nfound; put one there")
+    if order == "odd name":
+        raise MissingInputError("no \udcff.mha; put one there")
     if order == "bug":
         raise ZeroDivisionError("by zero")
     with written_whole(_FOLDER / "output" / "result") as temporary:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +17,11 @@ from algorithm.errors import InvalidImageError
 from algorithm.inference import predictor as predictor_module
 from algorithm.inference.augmentation import flip_order
 from algorithm.inference.budget import Budget
-from algorithm.inference.execution import place
+from algorithm.inference.case_run import CaseRun
+from algorithm.inference.execution import Execution, place
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
+from algorithm.inference.progress import Progress
 from algorithm.inference.windows import cut_box, paste_box, plan_windows
 from algorithm.network.h2aseg import H2ASeg, tumour_probability
 from algorithm.network.weighting import Gains
@@ -244,6 +248,30 @@ class TestManyCases:
         after = predictor.predict(first, Budget(), flips=1)
 
         assert (after.execution.batch, after.notes) == (4, ())
+
+    @pytest.mark.parametrize("deadline", [math.inf, 1e9])
+    def test_a_recording_that_does_not_fit_costs_no_batch(self, deadline: float) -> None:
+        def recorded(ct: Tensor, pet: Tensor) -> Tensor:
+            if len(ct) == 4:
+                raise torch.OutOfMemoryError("simulated")
+            return pointwise(ct, pet)
+
+        def networks(how: Execution) -> list[Stub]:
+            return [Stub(recorded if how.cuda_graph else pointwise)]
+
+        how = replace(Execution.fastest(CPU, torch.float32), batch=4, cuda_graph=True)
+        first, _ = self.cases()
+        run = CaseRun(
+            networks,  # type: ignore[arg-type]
+            first,
+            how,
+            Budget(deadline),
+            flips=1,
+            focus=None,
+            progress=Progress(logging.DEBUG),
+            observer=None,
+        )
+        assert run.predict().execution.batch == 4
 
     def test_networks_are_placed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         placed: list[torch.dtype] = []

@@ -12,7 +12,8 @@ import torch
 from algorithm.__main__ import main
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.preflight.archive import open_archive
-from algorithm.preflight.image import _model_folder
+from algorithm.preflight.image import _examined, _model_folder
+from algorithm.sockets import Edition
 from algorithm.weights import load_checkpoint, save_checkpoint
 from test.support.checkpoints import write_checkpoint
 from test.support.image_archives import HOME, FakeImage, save_oci, save_old, with_weights
@@ -198,6 +199,21 @@ def test_an_archive_cut_short(image: FakeImage, tmp_path: Path, capsys: pytest.C
     archive = save_old([image], tmp_path / "image.tar.gz", "w:gz")
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     assert_fails(capsys, archive, "is not a whole archive of `docker save`")
+
+
+def test_a_damaged_bz2_archive(image: FakeImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = save_old([image], tmp_path / "image.tar.bz2", "w:bz2")
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    archive.write_bytes(content)
+    assert_fails(capsys, archive, "is not a whole archive of `docker save`")
+
+
+def test_an_image_says_which_edition_it_is_for(image: FakeImage, tmp_path: Path) -> None:
+    image.set(Env=["PATH=/bin", "H2ASEG_EDITION=V"])
+    assert _examined(save_old([image], tmp_path / "v.tar"), False, None)[3] == Edition.V
+    image.set(Env=["H2ASEG_EDITION="])
+    assert _examined(save_old([image], tmp_path / "any.tar"), False, None)[3] is None
 
 
 def test_an_archive_above_the_limit(
