@@ -142,14 +142,18 @@ class CaseRun:
             try:
                 prediction = self._average()
                 return replace(prediction, notes=(*prediction.notes, *self._widened_steps()))
-            except FloatingPointError as error:
-                self._compute_in_float32(error)
-                self._fit_to_time()
-                continue
+            except FloatingPointError:
+                finite = False
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            self._take_less_memory()  # here, because what the error's traceback holds is not free before
+                finite = True
+            # Here, because what the error's traceback holds is not free before.
+            if finite:
+                self._take_less_memory()
+            else:
+                self._compute_in_float32()
+                self._fit_to_time()
 
     def _average(self) -> Prediction:
         """Do the passes, the first flip of every network before any other."""
@@ -281,12 +285,12 @@ class CaseRun:
             replace(each, ct=stored[each.ct.data_ptr()], pet=stored[each.pet.data_ptr()]) for each in self._inputs
         ]
 
-    def _compute_in_float32(self, error: FloatingPointError) -> None:
+    def _compute_in_float32(self) -> None:
         """Fall back to float32, for this case alone; InvalidImageError if it is that already."""
         if self._how.dtype == torch.float32:
             raise InvalidImageError(
                 "the network gave values that are not finite in float32; check the weights and the images"
-            ) from error
+            )
         self._note(f"the network gave values that are not finite in {self._how.dtype}; float32 is used instead")
         self._how = replace(self._how, dtype=torch.float32, cuda_graph=False)  # which is of the other type
         self._networks = self._networks_in(self._how)
