@@ -120,7 +120,7 @@ def number_lesions(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> tuple[NDArray
     count : int
     """
     labels = np.zeros(mask.shape, np.int32)
-    flat = np.flatnonzero(mask)
+    flat = np.flatnonzero(mask.astype(bool, copy=False))
     if flat.size == 0:
         return labels, 0
     if flat.size < _MANY_VOXELS:
@@ -157,7 +157,7 @@ def measure_burden(mask: NDArray[np.uint8] | NDArray[np.bool_], pet: sitk.Image)
     labels, count = number_lesions(mask)
     if count == 0:
         return Burden(labels, (), Totals(0, 0.0, 0.0, None, None, None))
-    flat = np.flatnonzero(mask)
+    flat = np.flatnonzero(mask.astype(bool, copy=False))
     flat = flat[np.argsort(labels.reshape(-1)[flat], kind="stable")]
     number = labels.reshape(-1)[flat] - 1
     measured = _measured(flat, number, suv, pet)

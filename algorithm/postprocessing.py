@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.description import Postprocessing
+from algorithm.preprocessing import bounding_box
 
 CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
 """18 neighbours, by face or edge: AutoPET's official scoring counts lesions so."""
@@ -48,7 +49,8 @@ def lesions(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> tuple[NDArray[np.int
     count : int
     """
     labels = np.zeros(mask.shape, np.int32)
-    return labels, int(ndimage.label(mask, CONNECTIVITY, output=labels))
+    box = bounding_box(mask.astype(bool, copy=False))  # a tumour is a small part of a body
+    return labels, int(ndimage.label(mask[box], CONNECTIVITY, output=labels[box]))
 
 
 def clean_mask(
@@ -76,12 +78,13 @@ def clean_mask(
         kept &= suv >= how.suv_floor
     if how.minimum_lesion_ml > 0 or how.minimum_suv_max > 0:
         labels, count = lesions(kept)
-        inside = labels[kept]
+        voxels = np.flatnonzero(kept)
+        inside = labels.reshape(-1)[voxels]
         stay = np.bincount(inside, minlength=count + 1) * _voxel_ml(spacing_mm) >= how.minimum_lesion_ml
         highest = np.zeros(count + 1, np.float32)
-        np.maximum.at(highest, inside, suv[kept])
-        kept = (stay & (highest >= how.minimum_suv_max))[labels] & kept
-    return kept.astype(np.uint8)
+        np.maximum.at(highest, inside, suv.reshape(-1)[voxels])
+        kept.reshape(-1)[voxels] = (stay & (highest >= how.minimum_suv_max))[inside]
+    return kept.view(np.uint8)
 
 
 def _voxel_ml(spacing_mm: Sequence[float]) -> float:
