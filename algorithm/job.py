@@ -287,11 +287,11 @@ class Segmenter:
         # A number of flips that was asked for is done however long it takes.
         limit_s = settings.time_limit_s if settings.flips is None else None
         budget = Budget.of_limit(limit_s, seconds_after_prediction(pair.pet.GetNumberOfPixels()), started)
-        grid, own_spacing = Coarsening(), pair.pet.GetSpacing()
+        grid = Coarsening()
         focus = None if settings.everywhere else Focus.about(self.descriptions[0].threshold)
         while True:
             with watch.stage("prepare"):
-                descriptions = [grid.applied_to(each, own_spacing) for each in self.descriptions]
+                descriptions = [grid.applied_to(each) for each in self.descriptions]
                 case = prepare_case(
                     descriptions,
                     partial(prepare, pair),
@@ -304,8 +304,6 @@ class Segmenter:
                         self.predictor, case, budget, flips=settings.flips, focus=focus, progress=progress
                     )
             except TooSlowError as error:
-                if grid.factor == 1.0:
-                    own_spacing = case.prepared.grid.GetSpacing()  # along the axes as the network has them
                 grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue

@@ -154,10 +154,11 @@ def measure_burden(mask: NDArray[np.uint8] | NDArray[np.bool_], pet: sitk.Image)
     suv = sitk.GetArrayViewFromImage(pet)
     if mask.shape != suv.shape:
         raise ValueError(f"mask and PET must have the same size, got {mask.shape} and {suv.shape} (z, y, x)")
+    mask = mask.astype(bool, copy=False)
     labels, count = number_lesions(mask)
     if count == 0:
         return Burden(labels, (), Totals(0, 0.0, 0.0, None, None, None))
-    flat = np.flatnonzero(mask.astype(bool, copy=False))
+    flat = np.flatnonzero(mask)
     flat = flat[np.argsort(labels.reshape(-1)[flat], kind="stable")]
     number = labels.reshape(-1)[flat] - 1
     measured = _measured(flat, number, suv, pet)

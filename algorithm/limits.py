@@ -32,18 +32,19 @@ def seconds_after_prediction(pet_voxels: int) -> float:
 
 @dataclass(frozen=True)
 class Coarsening:
-    """By how much the voxels of the network's grid were made longer, so that one pass fits the time limit."""
+    """By how much the voxels of the network's grid were made longer, so that one pass fits the time limit.
+
+    ``first``: the spacing of the grid that was too fine first, in mm along the network's axes.
+    """
 
     factor: float = 1.0
+    first: Spacing = ()
 
-    def applied_to(self, description: Description, pet_spacing: Spacing) -> Description:
-        """Return the description with longer voxels.
-
-        ``pet_spacing``, in mm along the axes of the description's orientation, counts where it names none.
-        """
+    def applied_to(self, description: Description) -> Description:
+        """Return the description with longer voxels; where it names no spacing, that of the first grid counts."""
         if self.factor == 1.0:
             return description
-        x, y, z = description.spacing or pet_spacing
+        x, y, z = description.spacing or self.first
         return dataclasses.replace(description, spacing=(x * self.factor, y * self.factor, z * self.factor))
 
     def further(self, spacing: Spacing, limit_s: float | None, reason: TooSlowError) -> Coarsening:
@@ -67,7 +68,7 @@ class Coarsening:
                 f"the time limit of {limit_s:g} s is too short for this case on this machine "
                 f"({reason}); raise --time-limit or use a GPU"
             ) from reason
-        return Coarsening(self.factor * _COARSENING)
+        return Coarsening(self.factor * _COARSENING, self.first or spacing)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -104,7 +104,8 @@ def find_checkpoints(explicit: Path | None = None) -> list[Path]:
     folders = [explicit] if explicit is not None else [MODEL_FOLDER, BAKED_IN_FOLDER]
     for folder in folders:
         _require_readable(folder)
-        visible = [path for path in sorted(folder.glob("*")) if path.name[0] != "."]  # macOS leaves files beside
+        # macOS leaves hidden files beside those that were meant.
+        visible = [path for path in sorted(folder.glob("*")) if not path.name.startswith(".")]
         found = [path.with_suffix(".json") for path in visible if path.suffix == ".safetensors"]
         if found:
             return found

@@ -247,7 +247,8 @@ def _job_lines(jobs: Mapping[str, Any]) -> list[str]:
 
 def _truths(folder: Path) -> dict[str, Pair]:
     """Return the cases as pairs that have no prediction yet; a tarball of one folder is entered."""
-    content = [path for path in sorted(folder.iterdir()) if path.name[0] != "."] if folder.is_dir() else []
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    content = [path for path in entries if not path.name.startswith(".")]
     if len(content) == 1 and content[0].is_dir():
         return _truths(content[0])
     truths = masks_in(folder) if content else {}

@@ -86,7 +86,8 @@ def _tags(content: bytes) -> tuple[dict[str, str], int]:
     while True:
         end = content.find(b"\n", at)
         line = content[at : end if end >= 0 else len(content)]
-        name, mark, value = line.decode("latin-1").partition("=")
+        text = line.decode("latin-1")
+        name, mark, value = text.partition("=")
         name, value = name.strip(), value.strip()
         if not mark or not _NAME.fullmatch(name):
             if tags and not line.isascii():
@@ -94,7 +95,7 @@ def _tags(content: bytes) -> tuple[dict[str, str], int]:
             what = (
                 "is not a MetaImage's header"
                 if "NDims" not in tags
-                else f"has a line {shown(line.decode('latin-1'))!r} in its header"
+                else f"has a line {shown(text)!r} in its header"
             )
             raise FormatError(f"it {what}, of lines like `NDims = 3` up to {_DATA}", COPY_AGAIN)
         if name in tags:

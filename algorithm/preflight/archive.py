@@ -27,7 +27,7 @@ from algorithm.preflight.findings import RefusedError
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"  # of a folder: nothing of the layers below is seen in it
 _COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
-_DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+_DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 _LARGEST_JSON = 32 * 2**20
 _DEEPEST_INDEX = 4
 
@@ -174,7 +174,7 @@ def open_archive(path: Path) -> Iterator[ImageArchive]:
             tar = stack.enter_context(tarfile.open(fileobj=stack.enter_context(_uncompressed(path)), mode="r:"))
             archive = ImageArchive(tar)
         except (*_DAMAGED, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # bz2 has one without for damaged data
+            if isinstance(error, OSError) and error.errno is not None:  # of damaged data it has none
                 raise
             raise RefusedError(
                 f"{path} is not a whole archive of `docker save` ({error}); save the image again"
