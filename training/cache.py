@@ -38,14 +38,14 @@ from algorithm.jsonfile import read_json
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 
-FORMAT = 5
+FORMAT = 6
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
 
 ORGANS_FILE = "organs.nii.gz"
 """Organ map beside a case's contours, see ``synthesis.study``."""
 
-POINTS_PER_LESION = 500
-"""Crop centres kept per lesion: beyond this size every lesion is equally likely to be trained on."""
+CENTRES_PER_LESION = 500
+"""Crop centres drawn in each lesion, whatever its size: every lesion of a case is equally likely to be trained on."""
 
 BACKGROUND_POINTS = 20_000
 """Crop centres kept in the body outside the lesions: half of them anywhere, half where healthy uptake is high."""
@@ -381,18 +381,22 @@ def _crop_centres(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Draw crop centres (x, y, z) inside and outside the lesions of arrays in z, y, x."""
     rng = np.random.default_rng(np.frombuffer(hashlib.sha256(seed.encode()).digest(), dtype=np.uint32))
-    labels, _ = lesions(seg)
-    inside = np.argwhere(labels > 0)
-    inside = inside[rng.permutation(len(inside))]
-    lesion = labels[tuple(inside.T)]
-    order = np.argsort(lesion, kind="stable")
-    starts = np.searchsorted(lesion[order], lesion[order])
-    kept = inside[order[np.arange(len(order)) - starts < POINTS_PER_LESION]]
+    labels, count = lesions(seg)
+    inside = np.flatnonzero(labels)
+    lesion = labels.flat[inside]
+    inside = inside[np.argsort(lesion, kind="stable")]
+    sizes = np.bincount(lesion, minlength=count + 1)[1:]
+    tumour = [rng.choice(voxels, CENTRES_PER_LESION) for voxels in np.split(inside, sizes.cumsum()[:-1]) if count]
     healthy = seg == 0
     if not healthy.any():
         raise InvalidImageError("the contours cover the whole image, which leaves no background to learn from")
     anywhere = np.flatnonzero(body & healthy if (body & healthy).any() else healthy)
     hot = np.flatnonzero(body & healthy & (pet > HIGH_UPTAKE_SUV))
     drawn = [rng.choice(places, BACKGROUND_POINTS // 2) for places in (anywhere, hot) if places.size]
-    background = np.stack(np.unravel_index(np.concatenate(drawn), seg.shape), axis=1)
-    return kept[:, ::-1].astype(np.int32), background[:, ::-1].astype(np.int32)
+    return _voxels(tumour, seg.shape), _voxels(drawn, seg.shape)
+
+
+def _voxels(flat: Sequence[NDArray[np.intp]], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the coordinates, (n, 3) in x, y, z, of places in an array of z, y, x."""
+    places = np.concatenate([np.empty(0, np.intp), *flat])
+    return np.stack(np.unravel_index(places, shape)[::-1], axis=1).astype(np.int32)

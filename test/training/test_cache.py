@@ -91,7 +91,7 @@ def test_crop_centres_lie_in_and_outside_the_lesion(tmp_path):
     (case,) = build(write_tree(tmp_path / "data", "a"), tmp_path).cases
     seg, ct = case.seg(), case.ct()
 
-    assert 0 < len(case.tumour_points()) <= cache_module.POINTS_PER_LESION
+    assert len(case.tumour_points()) == cache_module.CENTRES_PER_LESION
     assert (seg[tuple(case.tumour_points().T)] == 1).all()
     assert (seg[tuple(case.background_points().T)] == 0).all()
     assert (ct[tuple(case.background_points().T)] > -500).mean() > 1.2 * (ct > -500).mean()
@@ -155,7 +155,7 @@ def test_half_of_the_background_centres_are_hot_healthy_tissue():
     assert 0.49 < (pet[z, y, x] > 2).mean() < 0.52
 
 
-def test_small_lesions_have_their_share_of_the_centres(tmp_path):
+def test_every_lesion_has_as_many_centres_whatever_its_size(tmp_path):
     root = write_tree(tmp_path / "data", "a")
 
     def two_lesions(_):
@@ -168,8 +168,8 @@ def test_small_lesions_have_their_share_of_the_centres(tmp_path):
     (case,) = build(root, tmp_path).cases
     small = (case.tumour_points()[:, 0] >= 30).sum()
 
-    assert small == 64
-    assert len(case.tumour_points()) == 64 + cache_module.POINTS_PER_LESION
+    assert small == cache_module.CENTRES_PER_LESION
+    assert len(case.tumour_points()) == 2 * cache_module.CENTRES_PER_LESION
 
 
 def test_what_is_there_is_not_made_again(tmp_path, monkeypatch):
