@@ -23,6 +23,7 @@ import SimpleITK as sitk
 from algorithm import __version__
 from algorithm.errors import OutputError
 from algorithm.files import sha256_of, written_whole
+from algorithm.formats.volume import files_of
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.execution import Execution
 
@@ -66,10 +67,8 @@ class Seen:
 def key_of(images: Sequence[Path], *settings: object) -> str:
     """Return the hash of images (files, or folders of DICOM files) and all settings that decide a probability."""
     digest = hashlib.sha256(repr((__version__, settings)).encode())
-    for image in images:
-        for path in sorted(image.rglob("*")) if image.is_dir() else [image]:
-            if path.is_file():
-                digest.update(bytes.fromhex(sha256_of(path)))
+    for path in (path for image in images for path in files_of(image)):
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()[:40]
 
 

@@ -61,6 +61,13 @@ class MeasuredLesion(Lesion):
     hottest_mm: tuple[float, float, float]
 
 
+def in_words(amount: float) -> str:
+    """Return a volume (ml) or a glycolysis (g) for people: no lesion is too small for a figure other than 0."""
+    if 0 < amount < 0.01:
+        return "< 0.01"
+    return f"{amount:.2f}" if 0 < amount < 1 else f"{amount:.1f}"
+
+
 @dataclass(frozen=True)
 class Totals:
     """The patient's tumour burden.
@@ -71,7 +78,7 @@ class Totals:
     mtv_ml, tlg_g : float
         Sums over the lesions.
     suv_max, suv_peak : float or None
-        Of the hottest lesion; None without lesions.
+        The largest of all lesions, each for itself; None without lesions.
     dmax_mm : float or None
         Largest distance between the centroids of two lesions (Cottereau et al. 2020, J. Nucl. Med. 61:40); None
         with fewer than two.

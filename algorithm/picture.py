@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.errors import OutputError
+from algorithm.lesions import in_words
 from algorithm.lettering import draw_line, draw_text, text_width
 from algorithm.outputs import PICTURE, mark_png, written_as
 
@@ -177,16 +178,26 @@ def _pixel_mm(image: sitk.Image) -> float:
 
 def _view(pet: sitk.Image, tumour: sitk.Image, axis: int, pixel_mm: float) -> View:
     grey = 255 * (1 - np.clip(projection(pet, axis, pixel_mm=pixel_mm) / BLACK_SUV, 0, 1))
-    inside = projection(tumour, axis, pixel_mm=pixel_mm, interpolator=sitk.sitkNearestNeighbor) > 0
+    inside = _shadow(tumour, axis, pixel_mm)
     outline = inside ^ ndimage.binary_erosion(inside, iterations=2)
     name, sides = ("coronal", ("R", "L")) if axis == CORONAL else ("sagittal", ("A", "P"))
     return View(name, sides, grey.round().astype(np.uint8), outline)
 
 
+def _shadow(tumour: sitk.Image, axis: int, pixel_mm: float) -> NDArray[np.bool_]:
+    """Return where a mask is in a projection; a voxel smaller than a pixel has the pixel that its centre is in."""
+    inside = projection(tumour, axis, pixel_mm=pixel_mm, interpolator=sitk.sitkNearestNeighbor) > 0
+    values, spacing = _upright(tumour)
+    places = np.argwhere(np.flipud(values.max(axis=axis)))
+    pixels = ((places + 0.5) * _steps_mm(spacing, axis)[::-1] / pixel_mm).astype(int)
+    inside[tuple(np.minimum(pixels, np.array(inside.shape) - 1).T)] = True
+    return inside
+
+
 def _composed(views: tuple[View, ...], pixel_mm: float, tumour_ml: float) -> Picture:
     """Lay out the views, and what explains them, on white."""
     title = "PET, maximum-intensity projections"
-    legend = f"tumour, {tumour_ml:.1f} ml" if tumour_ml else "no tumour found"
+    legend = f"tumour, {in_words(tumour_ml)} ml" if tumour_ml else "no tumour found"
     height, width = views[0].grey.shape[0], sum(view.grey.shape[1] for view in views) + _GAP
     scale_px, scale_text = _scale(views[0].grey.shape[1], pixel_mm)
     bar_height = min(max(height, _LEAST_BAR_HEIGHT), _LARGEST_BAR_HEIGHT)

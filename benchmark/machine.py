@@ -54,8 +54,7 @@ def describe() -> Measure:
             "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
             "GPU": ", ".join(gpus) or "no GPU here: GPU rows not measured",
             "software": f"Python {platform.python_version()}, torch {torch.__version__}, "
-            f"MONAI {metadata.version('monai')}, {' '.join(platform.libc_ver())}, "
-            f"Linux {platform.release()}",
+            f"MONAI {metadata.version('monai')}, {' '.join(platform.libc_ver())}, {platform.system()}",
         }
 
     return measure

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from algorithm.files import written_whole
+from algorithm.outputs import text_kind
 
 NOT_THERE = "-"
 OF_A_GPU = "On a GPU: "
 """So begin titles of sections that say themselves which machine they are of: they stay beside any other's."""
 _MACHINE = "Machine"
+RESULTS = text_kind("a file of benchmark results", "# Benchmarks\n\nWritten by `python -m benchmark`")
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
 

@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 
 from algorithm.errors import DeviceError, UsageError
+from algorithm.files import check_writable
+from algorithm.outputs import check_free
 from benchmark import history
 from benchmark.parts import GPU, PARTS
-from benchmark.results import table, write_results
+from benchmark.results import RESULTS, table, write_results
 from benchmark.session import Session
 
 log = logging.getLogger(__name__)
@@ -48,17 +50,19 @@ def main(args: argparse.Namespace) -> int:
     DeviceError
         The device asked for, or one that a part needs, is not there.
     OutputError
-        What ``--history`` names is no history.
+        What ``--out`` or ``--history`` names is something else, or cannot be written.
     UsageError
-        Nothing of what is measured can be recorded.
+        Nothing is measured with the options given, or nothing of it can be recorded.
     """
+    check_free(args.out, RESULTS)  # before minutes are spent
     if args.record:
         if args.parts and not {"patch", GPU} & set(args.parts):
             raise UsageError(
                 f"--record adds what patch and gpu measure, got {', '.join(args.parts)}; "
                 "name one of them too, or leave --record out"
             )
-        history.earlier_text(args.history)  # before minutes are spent
+        history.earlier_text(args.history)
+        check_writable(args.history)
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
         session = Session(args, Path(folder))
         machine = table([{"property": name, "value": value} for name, value in session.machine.items()])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from algorithm.errors import UsageError
 from benchmark import process
 from benchmark.process import ROOT, Answer
 from benchmark.results import short
@@ -28,6 +29,11 @@ class Session:
         Of ``python -m benchmark``.
     folder : Path
         For body, checkpoints and masks; empty.
+
+    Raises
+    ------
+    UsageError
+        No device has one of the precisions asked for.
     """
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -39,6 +45,14 @@ class Session:
         self.devices = ["cpu", "cuda"] if self.gpu else ["cpu"]
         if options.device:
             self.devices = [device for device in self.devices if device == options.device]
+        able = [device for device in self.devices if self.precisions(device)]
+        if self.devices and not able:
+            known = ", ".join(_REDUCED[self.devices[0]])
+            raise UsageError(
+                f"--precision {' '.join(options.precision)} is none of {known}, which {self.devices[0]} computes "
+                "in; choose one of them"
+            )
+        self.devices = able
 
     @property
     def cases(self) -> str | None:

@@ -33,7 +33,7 @@ class LesionRecord:
         ``node``, ``lung``, ``liver``, ``bone``, ``soft tissue``, ``mass``, ``bowel`` or ``prostate``.
     volume_ml : float
         Volume of its part of the mask.
-    suv_peak : float
+    suv_max : float
         Highest SUV in the mask before noise.
     centre_mm : tuple of float
         Centroid x, y, z in the image's physical (LPS) coordinates.
@@ -41,7 +41,7 @@ class LesionRecord:
 
     site: str
     volume_ml: float
-    suv_peak: float
+    suv_max: float
     centre_mm: tuple[float, float, float]
 
 
@@ -247,16 +247,16 @@ def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None,
         raise InvalidImageError(
             f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume"
         )
+    labels = sitk.GetArrayViewFromImage(organs)
+    odd = labels[(labels < 0) | (labels > Tissue.GLAND) | (labels % 1 != 0)]
+    if odd.size:
+        raise InvalidImageError(f"an organ map has labels 0 to 10, got {odd[0]:g}; give one with these ten organs")
     resampled = sitk.Cast(organs, sitk.sitkUInt8) if spacing is None else _resample_labels(organs, spacing, style)
     resampled = sitk.DICOMOrient(shaped(sitk.DICOMOrient(resampled, "LPS"), style), _orientation(organs))
     labels = sitk.GetArrayViewFromImage(resampled)
     if not np.isin(labels, (Tissue.LUNG, Tissue.LIVER)).any():
         raise InvalidImageError(
             "the organ map holds neither lungs (5) nor liver (3); give one that covers the trunk"
-        )
-    if labels.max() > Tissue.GLAND:
-        raise InvalidImageError(
-            f"an organ map has labels 0 to 10, got {labels.max()}; give one with these ten organs"
         )
     return resampled
 
@@ -298,7 +298,7 @@ def _records(
             LesionRecord(
                 site=site,
                 volume_ml=round(float(own.sum()) * grid.voxel_ml, 4),
-                suv_peak=round(float(suv[where][own].max()), 3),
+                suv_max=round(float(suv[where][own].max()), 3),
                 centre_mm=tuple(
                     round(c, 2) for c in image.TransformContinuousIndexToPhysicalPoint(centre[::-1].tolist())
                 ),

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from algorithm.cases import COLUMNS
 from algorithm.cohort.tables import COHORT_COLUMNS, LESION_COLUMNS
@@ -27,7 +29,12 @@ from evaluation.scoring import lesions
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from evaluation.scoring.score import CaseScore, report, to_csv
+from synthesis.scan import LesionRecord
+from synthesis.study import synthesise_many
+from synthesis.style import Style
 from test.conftest import ROOT
+from test.support.anatomy import schematic_map
+from training.splits import Split
 
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 
@@ -62,6 +69,9 @@ TABLES = (
     ("benchmark/history.csv", "Column", HISTORY_COLUMNS),
     ("metrics.json", "Figure", keys(Scores)),
     ("interact.json", "Key of a curve", keys(Curve)),
+    ("split.json", "Key", keys(Split)),
+    ("A synthetic body's lesions.json", "Key of `style`", keys(Style)),
+    ("A synthetic body's lesions.json", "Key of a planted lesion", keys(LesionRecord)),
     ("Hand-over bundle", "Key", keys(Manifest)),
     ("Hand-over bundle", "Key of `settings`", keys(BundleSettings)),
     ("Hand-over bundle", "Key of a case", keys(CaseRecord)),
@@ -89,6 +99,15 @@ def test_lesions_json() -> None:
     assert table("lesions.json", "Key") == list(content)
     (sizes,) = {tuple(each) for each in content["sizes"]}  # type: ignore[attr-defined]
     assert table("lesions.json", "Key of a size") == list(sizes)
+
+
+def test_the_record_of_a_synthetic_body(tmp_path: Path) -> None:
+    organs = tmp_path / "fdg_a_2001" / "organs.nii.gz"
+    organs.parent.mkdir()
+    sitk.WriteImage(schematic_map(), str(organs))
+    (folder,) = synthesise_many([organs], tmp_path / "out", 1, 0, spacing=(8.0, 8.0, 8.0), progress=False)
+    record = json.loads((folder / "lesions.json").read_text())
+    assert table("A synthetic body's lesions.json", "Key") == list(record)
 
 
 def test_scores_of_each_case_as_csv() -> None:

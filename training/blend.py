@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from algorithm.description import PrecisionProof
-from algorithm.errors import UsageError
+from algorithm.errors import OutputError, UsageError
+from algorithm.outputs import is_one_of
 from algorithm.weights import Checkpoint, load_checkpoint, save_checkpoint
 from training.options import BlendOptions, parsed_as
 from training.start import ancestors, data_seen, differences
@@ -37,7 +38,16 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out: Path, name: str) -> Path:
-    """Blend checkpoints as :func:`blended` does, and return the description's path in the folder ``out``."""
+    """Blend checkpoints as :func:`blended` does, and return the description's path in the folder ``out``.
+
+    Raises
+    ------
+    OutputError
+        The result would replace one of the checkpoints.
+    """
+    target = out / f"{name}.json"
+    if is_one_of(target, [first_path, *last_paths]):
+        raise OutputError(f"{target} is what the checkpoint is made from; choose another --out or --name")
     first, last = load_checkpoint(first_path), [load_checkpoint(path) for path in last_paths]
     seen = {data["name"]: data for each in last for data in data_seen(each.description.provenance)}
     description = dataclasses.replace(

@@ -33,19 +33,17 @@ from tqdm import tqdm
 
 from algorithm.cases import Case, Skipped, read_study, reason
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
-from algorithm.images import AIR_HU, read_image
+from algorithm.images import AIR_HU
 from algorithm.jsonfile import read_json
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
+from training.organ_maps import organ_map_of, read_organs
 
 FORMAT = 6
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
 
-ORGANS_FILE = "organs.nii.gz"
-"""Organ map beside a case's contours, see ``synthesis.study``."""
-
 CENTRES_PER_LESION = 500
-"""Crop centres drawn in each lesion, whatever its size: every lesion of a case is equally likely to be trained on."""
+"""Crop centres drawn in each lesion, whatever its size: all of a case are equally likely to be trained on."""
 
 BACKGROUND_POINTS = 20_000
 """Crop centres kept in the body outside the lesions: half of them anywhere, half where healthy uptake is high."""
@@ -262,7 +260,7 @@ def _is_ready(entry: Path) -> bool:
 
 
 def _entry_name(case: Case, spacing: Spacing) -> str:
-    organs = _organ_map(case)
+    organs = organ_map_of(case)
     paths = (*case.files, organs) if organs else case.files
     files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     key = json.dumps([FORMAT, case.name, case.truth_on_own_grid, list(spacing), files])
@@ -283,7 +281,7 @@ def _read_entry(case: Case, entry: Path) -> CachedCase | None:
             str(stored["sha256"]),
             case.synthetic,
         )
-        names = ("ct", "pet", "seg", *(["organs"] if _organ_map(case) else []))
+        names = ("ct", "pet", "seg", *(["organs"] if organ_map_of(case) else []))
         volumes = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in names]
         lists = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in _LISTS]
     except (UserError, OSError, KeyError, TypeError, ValueError, EOFError) as error:
@@ -313,9 +311,9 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
         name: np.ascontiguousarray(volume.transpose(2, 1, 0))
         for name, volume in (("ct", hu), ("pet", pet), ("seg", seg))
     }
-    organs = _organs(case, grid)
+    organs = organ_map_of(case)
     if organs is not None:
-        volumes["organs"] = np.ascontiguousarray(organs[box].transpose(2, 1, 0))
+        volumes["organs"] = np.ascontiguousarray(read_organs(organs, grid)[box].transpose(2, 1, 0))
     digest = hashlib.sha256()
     for volume in volumes.values():
         digest.update(volume.data)
@@ -347,21 +345,6 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _organ_map(case: Case) -> Path | None:
-    path = case.truth.parent / ORGANS_FILE if case.truth is not None else None
-    return path if path is not None and path.is_file() else None
-
-
-def _organs(case: Case, grid: sitk.Image) -> NDArray[np.uint8] | None:
-    """Return the organ map that lies beside a case's contours, as synthesis writes it, on the network's grid."""
-    path = _organ_map(case)
-    if path is None:
-        return None
-    organs = read_image(path, "organ map")
-    nearest = sitk.Resample(organs, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
-    return sitk.GetArrayFromImage(nearest)  # type: ignore[no-any-return]
 
 
 def _with_margin(box: Box, shape: tuple[int, ...], spacing: Spacing) -> Box:

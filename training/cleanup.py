@@ -23,21 +23,23 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from algorithm.cases import Case, find_cases, read_study
+from algorithm.cases import Case, Study
 from algorithm.description import Postprocessing, PrecisionProof
-from algorithm.errors import UsageError
+from algorithm.errors import MissingInputError, UsageError
 from algorithm.files import written_whole
 from algorithm.images import PetCt
 from algorithm.inference.progress import Progress
 from algorithm.job import Segmenter
 from algorithm.outputs import check_free, text_kind
 from algorithm.postprocessing import lesions
-from algorithm.preprocessing import prepare, restore
+from algorithm.preprocessing import prepare
+from algorithm.restoration import exceeding
 from algorithm.segmentation import prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, describe_again, load_checkpoint
 from evaluation.scoring.metrics import Overlaps, count_overlaps, crop_to_union
 from evaluation.scoring.ranking import rank_submissions
 from training.options import CleanupOptions, parsed_as
+from training.studies import read_studies
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +101,13 @@ class Pieces:
         return {"dice": both / sizes, "fpv_ml": false_ml, "fnv_ml": missed_ml}
 
 
-def pieces_at(
-    probability: NDArray[np.float16], suv: NDArray[np.float32], truth: NDArray[np.uint8], threshold: float,
-    voxel_ml: float, suv_floor: float = 0.0,
+def pieces_of(
+    called: NDArray[np.bool_], suv: NDArray[np.float32], truth: NDArray[np.uint8], voxel_ml: float,
+    suv_floor: float = 0.0,
 ) -> Pieces:  # fmt: skip
-    """Find the lesions of a case at a threshold, none of a lower SUV; arrays are z, y, x on the PET's grid."""
-    called = probability > threshold
+    """Find the lesions of what a threshold calls, none of a lower SUV; arrays are z, y, x on the PET's grid."""
     if suv_floor > 0:
-        called &= suv >= suv_floor
+        called = called & (suv >= suv_floor)
     labels, count = lesions(called)
     highest = ndimage.maximum(suv, labels, np.arange(1, count + 1)) if count else []
     overlaps = count_overlaps(*crop_to_union(truth, called))
@@ -145,25 +146,28 @@ def rank_choices(cases: Sequence[dict[float, Pieces]]) -> list[Ranked]:
 
 
 def take_apart(
-    checkpoint: Checkpoint, cases: Iterable[Case], flips: int, device: str
+    checkpoint: Checkpoint, studies: Iterable[tuple[Case, Study]], flips: int, device: str
 ) -> list[dict[float, Pieces]]:
     """Return the lesions of each case at each threshold, as the product computes them."""
     how, predictor = checkpoint.description, Segmenter([checkpoint], device).predictor
     found = []
-    for case in cases:
-        study = read_study(case)
+    for case, study in studies:
         prepared = prepare_case(
             [how], partial(prepare, PetCt(study.ct, study.pet, case.ct, case.pet, ct_resampled=False))
         )
         probability = segment_prepared(predictor, prepared, flips=flips, progress=_SILENT).probability
         probability[~prepared.prepared.matter] = 0
-        on_pet = np.concatenate(
-            [slab.astype(np.float16) for slab in restore(probability, prepared.prepared.grid, study.pet)]
-        )
         suv, truth = (sitk.GetArrayFromImage(image) for image in (study.pet, study.seg))
         voxel_ml = float(np.prod(study.pet.GetSpacing())) / 1000
-        floor = how.postprocessing.suv_floor
-        found.append({each: pieces_at(on_pet, suv, truth, each, voxel_ml, floor) for each in THRESHOLDS})
+        found.append(
+            {
+                each: pieces_of(
+                    exceeding(probability, prepared.prepared.grid, study.pet, each),
+                    suv, truth, voxel_ml, how.postprocessing.suv_floor,
+                )
+                for each in THRESHOLDS
+            }
+        )  # fmt: skip
         log.info("  %s", case.name)
     return found
 
@@ -192,7 +196,12 @@ def main(args: argparse.Namespace) -> int:
     pairs = zip(itertools.cycle(checkpoints) if len(checkpoints) == 1 else checkpoints, options.cases)  # noqa: B905
     found: list[dict[float, Pieces]] = []
     for checkpoint, folder in pairs:
-        found += take_apart(checkpoint, find_cases(folder, options.layout).cases, options.flips, options.device)
+        found += take_apart(checkpoint, read_studies(folder, options.layout), options.flips, options.device)
+    if not any(len(case[THRESHOLDS[0]].overlaps.truth) for case in found):
+        folders = ", ".join(map(str, options.cases))
+        raise MissingInputError(
+            f"no case in {folders} holds a tumour, and false positives alone cannot choose; add cases that do"
+        )
     ranked = rank_choices(found)
     write_curve(ranked, options.out)
     best = ranked[0]

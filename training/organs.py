@@ -15,13 +15,8 @@ from torch import Tensor, nn
 
 from algorithm.network.blocks import Conv, PReLU, instance_norm
 from algorithm.network.h2aseg import H2ASeg
+from training.organ_maps import ORGANS, UNKNOWN
 from training.parallel import Processes
-
-ORGANS = 10
-"""Labels 1 to 10 of an organ map, see ``synthesis.body.Tissue``; 0 is everything else."""
-
-UNKNOWN = 255
-"""Where a case has no organ map."""
 
 _LEVEL = 2
 """Decoder level whose features the head reads: half the resolution, an eighth of the voxels."""

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from algorithm.cases import find_cases
 from algorithm.description import LOW_PRECISIONS, Agreement, Description, PrecisionProof
-from algorithm.images import read_pet_ct
+from algorithm.errors import InvalidImageError
+from algorithm.images import PetCt
 from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -32,6 +32,7 @@ from algorithm.preprocessing import prepare
 from algorithm.segmentation import EnsembleCase, mask_of, prepare_case, segment_prepared
 from algorithm.weights import build_network, describe_again, load_checkpoint
 from training.options import PrecisionOptions, parsed_as
+from training.studies import read_studies
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def prove_precision(
     Returns
     -------
     PrecisionProof
-        Without agreements where there was no case.
+        Without agreements where no case had a mask.
     """
     logits = Simulated(None)
     exact = Predictor([network], device, torch.float32)
@@ -127,31 +128,45 @@ def prove_precision(
             wanted = _mask(exact, case, pet, description)
         for name, (predictor, context) in tried.items():
             with context():
-                got = _mask(predictor, case, pet, description)
-            agreed[name].append(_dice(wanted, got))
-    if not agreed["float16"]:
+                got = _finite_mask(predictor, case, pet, description)
+            if wanted.any() or got is None or got.any():  # that both find nothing proves nothing
+                agreed[name].append(0.0 if got is None else _dice(wanted, got))
+    if not any(agreed.values()):
         return PrecisionProof()
     summary = {
         name: Agreement(len(values), round(float(np.mean(values)), 5), round(min(values), 5))
         for name, values in agreed.items()
+        if values
     }
     return PrecisionProof(round(logits.largest_logit, 2), **summary)
 
 
 def _mask(predictor: Predictor, case: EnsembleCase, pet: sitk.Image, how: Description) -> NDArray[np.uint8]:
-    probability = segment_prepared(predictor, case, flips=1, progress=_SILENT).probability
-    return mask_of(probability, case.prepared, pet, how)
+    """Return a case's mask, z, y, x; raises InvalidImageError where values are not finite in the format itself."""
+    prediction = segment_prepared(predictor, case, flips=1, progress=_SILENT)
+    if prediction.execution.dtype != predictor.execution.dtype:  # float32 took over
+        raise InvalidImageError(f"the network gave values that are not finite in {predictor.execution.dtype}")
+    return mask_of(prediction.probability, case.prepared, pet, how)
+
+
+def _finite_mask(
+    predictor: Predictor, case: EnsembleCase, pet: sitk.Image, how: Description
+) -> NDArray[np.uint8] | None:
+    """Return a case's mask as :func:`_mask` does, None where the format overflows."""
+    try:
+        return _mask(predictor, case, pet, how)
+    except InvalidImageError:
+        return None
 
 
 def _dice(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    total = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / total if total else 1.0
+    return 2 * int((one & other).sum()) / (int(one.sum()) + int(other.sum()))
 
 
 def tell(proof: PrecisionProof) -> str:
     """Return a line that says what was found."""
     if proof.largest_logit is None:
-        return "low precision: not tried, there was no case"
+        return "low precision: not tried, there was no case with a mask"
     formats = ", ".join(
         f"{name} {'safe' if proof.allows(name) else 'only in the finest level'} (Dice to float32: mean "
         f"{tried.mean_dice:.4f}, least {tried.least_dice:.4f} of {tried.cases})"
@@ -166,13 +181,13 @@ def main(args: argparse.Namespace) -> int:
     options = parsed_as(PrecisionOptions, args)
     checkpoint = load_checkpoint(options.weights)
     device = choose_device(options.device)
-    cases = [case for folder in options.cases for case in find_cases(folder, options.layout).cases]
-    log.info("%d cases, each in float32, bfloat16 and float16", len(cases))
 
     def prepared() -> Iterator[ProofCase]:
-        for case in cases:
-            pair = read_pet_ct(case.ct, case.pet)
-            yield prepare_case([checkpoint.description], partial(prepare, pair)), pair.pet
+        for folder in options.cases:
+            for case, study in read_studies(folder, options.layout):
+                pair = PetCt(study.ct, study.pet, case.ct, case.pet, ct_resampled=False)
+                yield prepare_case([checkpoint.description], partial(prepare, pair)), pair.pet
+                log.info("  %s", case.name)
 
     proof = prove_precision(build_network(checkpoint), checkpoint.description, prepared(), device)
     log.info(tell(proof))

@@ -19,6 +19,9 @@ code's."""
 
 RELEASED_DECAY_PER_EPOCH = 0.99
 
+_SEEDS = 2**63
+"""How many torch takes."""
+
 _RATES = " and ".join(f"{rate:g} of {name}" for name, rate in LEARNING_RATES.items())
 
 
@@ -166,11 +169,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("steps", "steps_per_epoch", "batch", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "warm_up", "clip_norm", "logit_limit", "organ_weight", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        for name in ("weight_decay", "warm_up", "clip_norm", "logit_limit", "organ_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.seed < _SEEDS:
+            raise ValueError(f"seed must be at least 0 and below {_SEEDS}, got {self.seed}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
         if not 0 < self.hard_voxels <= 1:

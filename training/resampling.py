@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import sys
 
@@ -11,25 +10,18 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from algorithm.cases import find_cases, read_study
-from algorithm.errors import MissingInputError, UserError
+from algorithm.errors import MissingInputError
 from algorithm.preprocessing import restore
 from training.cache import Spacing, resample_contours
 from training.options import ResamplingOptions, parsed_as
-
-log = logging.getLogger(__name__)
+from training.studies import read_studies
 
 
 def main(args: argparse.Namespace) -> int:
     """Print, for each grid, how far contours agree with themselves after training's and inference's resampling."""
     options = parsed_as(ResamplingOptions, args)
     values: dict[Spacing, dict[str, float]] = {grid: {} for grid in options.spacing}
-    for case in tqdm(find_cases(options.cases, options.layout).cases, unit="case", file=sys.stdout):
-        try:
-            study = read_study(case)
-        except UserError as error:
-            log.info("skipped %s: %s", case.name, error)
-            continue
+    for case, study in tqdm(read_studies(options.cases, options.layout), unit="case", file=sys.stdout):
         if sitk.GetArrayViewFromImage(study.seg).any():
             for grid in options.spacing:
                 values[grid][case.name] = round_trip_dice(study.seg, grid)

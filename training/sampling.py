@@ -20,7 +20,7 @@ from algorithm.images import AIR_HU
 from algorithm.preprocessing import normalise
 from training.augmentation import build_augmentation, draw_misalignment, draw_turning
 from training.cache import CachedCase
-from training.organs import UNKNOWN
+from training.organ_maps import UNKNOWN
 from training.recipe import Augmentation
 
 NO_UPTAKE_SUV = 0.0

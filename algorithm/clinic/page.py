@@ -14,7 +14,7 @@ from algorithm.clinic.numbers import Number, place_numbers
 from algorithm.clinic.pictures import CT_WINDOW_HU, TOP_SUV, Picture, Upright, fused_slice, projections
 from algorithm.clinic.volumes import volumes_for_viewer
 from algorithm.errors import InstallationError
-from algorithm.lesions import Burden, MeasuredLesion
+from algorithm.lesions import Burden, MeasuredLesion, in_words
 from algorithm.outputs import PAGE, written_as
 
 _FOLDER = Path(__file__).parent
@@ -138,6 +138,7 @@ def write_page(path: Path, page: PageInput, *, viewer: bool = True, anonymous: b
         "patient": () if anonymous else page.patient,
         "files": () if anonymous else page.files,
         "columns": COLUMNS,
+        "in_words": in_words,
         "cell": lambda lesion, column: format(getattr(lesion, column.key), column.form),
         "projections": _projections(case),
         "slices": _slices(case, page),
@@ -163,8 +164,8 @@ def tiles(burden: Burden) -> list[tuple[str, str, str, str]]:
     totals = burden.totals
     return [
         ("Lesions", str(totals.lesions), "", "Pieces that touch by a face or an edge of a voxel"),
-        ("MTV", f"{totals.mtv_ml:.1f}", "ml", "Metabolic tumour volume, all lesions"),
-        ("TLG", f"{totals.tlg_g:.1f}", "g", "Total lesion glycolysis, all lesions"),
+        ("MTV", in_words(totals.mtv_ml), "ml", "Metabolic tumour volume, all lesions"),
+        ("TLG", in_words(totals.tlg_g), "g", "Total lesion glycolysis, all lesions"),
         ("SUVmax", _or_dash(totals.suv_max, ".2f"), "", "Hottest voxel of all lesions"),
         ("SUVpeak", _or_dash(totals.suv_peak, ".2f"), "", "Largest of all lesions"),
         (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from algorithm import __version__
 from algorithm.files import sha256_of
+from algorithm.formats.volume import files_of
 from algorithm.outputs import MASK_NAME
 from algorithm.report import write_json
 from algorithm.results import NAMES, REPORT_NAME
@@ -51,10 +52,10 @@ def key_of(images: Iterable[Path], *asked: object) -> str:
     """
     digest = hashlib.sha256(repr((__version__, asked)).encode())
     for image in images:
-        for path in sorted(image.rglob("*")) if image.is_dir() else [image]:
-            if path.name not in _OURS and path.is_file():  # results may lie beside a study's files
+        for path in files_of(image):
+            if path.name not in _OURS:  # results may lie beside a study's files
                 about = path.stat()
-                name = path.relative_to(image.parent)
+                name = path.relative_to(image.parent) if path.is_relative_to(image.parent) else path
                 digest.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

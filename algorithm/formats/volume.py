@@ -61,6 +61,19 @@ def stored_in(path: Path) -> Stored:
     return _READERS[suffix](path)
 
 
+def files_of(image: Path) -> list[Path]:
+    """Return the files that an image is made of: all in a folder; or a file, and the one with its voxels.
+
+    A file that is no image is returned alone, of one that is not there nothing.
+    """
+    if not image.is_file():
+        return [path for path in sorted(image.rglob("*")) if path.is_file()]
+    try:
+        return list(dict.fromkeys((image, stored_in(image).data)))
+    except FormatError:
+        return [image]
+
+
 def header_of(path: Path, stored: Stored) -> sitk.ImageFileReader:
     """Let ITK read the header; raises FormatError where it cannot, or reads another size than we do."""
     reader = sitk.ImageFileReader()

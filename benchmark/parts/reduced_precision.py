@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 
 from algorithm.cases import list_cases
+from algorithm.errors import UsageError
 from benchmark import process
 from benchmark.parts.rows import body_text, command, patches_of
 from benchmark.results import Section, table
@@ -14,7 +15,20 @@ from benchmark.session import Session
 
 
 def agreement(session: Session) -> Section:
-    """Compare masks of reduced precision with those of float32: on cases of the user's, and on the body."""
+    """Compare masks of reduced precision with those of float32: on cases of the user's, and on the body.
+
+    Raises
+    ------
+    UsageError
+        No reduced precision is asked for.
+    """
+    reduced = {
+        device: [each for each in session.precisions(device) if each != "float32"] for device in session.devices
+    }
+    if not any(reduced.values()):
+        raise UsageError(
+            "agreement compares other precisions with float32, got --precision float32; name one of them"
+        )
     chosen = session.cases
     files = session.files("default")
     groups = {"the body": [("body", files["ct"], files["pet"])]}
@@ -29,7 +43,7 @@ def agreement(session: Session) -> Section:
             "agreement:agreement",
             weights=files["weights"],
             cases=cases,
-            precisions=[each for each in session.precisions(device) if each != "float32"],
+            precisions=reduced[device],
             device=device,
             flips=flips,
         )

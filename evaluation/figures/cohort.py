@@ -74,7 +74,7 @@ def read_rows(scores: Path, pictures: Path | None = None) -> list[CaseRow]:
         with scores.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             columns, cells = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MissingInputError(f"cannot read the scores {scores}: {error}") from error
     metrics = [name for name in METRICS if name in columns]
     if "case" not in columns or not metrics:
@@ -141,6 +141,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: Path | None) -> CaseRow:
     case = cells["case"]
+    if not case:
+        raise UsageError(f"{scores} has a row without a case: {','.join(map(str, cells.values()))[:200]}")
     values = {}
     for name in metrics:
         text = cells[name] or "nan"
@@ -148,6 +150,8 @@ def _row(cells: dict[str, str], metrics: Sequence[str], scores: Path, pictures: 
             values[name] = float(text)
         except ValueError as error:
             raise UsageError(f"{scores} gives {text!r} as the {name} of {case}, which is not a number") from error
+        if math.isinf(values[name]):
+            raise UsageError(f"{scores} gives {text!r} as the {name} of {case}, which is not finite")
     picture = pictures / f"{case}.png" if pictures is not None else None
     return CaseRow(
         case=case,

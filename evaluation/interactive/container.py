@@ -14,8 +14,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from algorithm.cases import Case
-from algorithm.errors import InstallationError, MissingInputError, OutputError
-from algorithm.images import read_image, read_mask
+from algorithm.errors import GeometryError, InstallationError, MissingInputError, OutputError
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 from algorithm.sockets import CLICKS_FILE, CT_FOLDER, IMAGE_SUFFIXES, PET_FOLDER, Edition
 
 CALL_TIMEOUT_S = 600.0
@@ -72,8 +72,7 @@ class InContainer:
         self.mask_folder = Edition.named(edition).mask_folder
         self.gpus = gpus
         self.timeout_s = timeout_s
-        self._case: Case | None = None
-        self._work: Path | None = None
+        self._prepared: tuple[Case, Path, sitk.Image] | None = None
 
     def __enter__(self) -> InContainer:
         return self
@@ -85,7 +84,7 @@ class InContainer:
 
     def __call__(self, case: Case, scribbles: Path) -> NDArray[np.uint8]:
         """Return the mask of a case that the image makes of all scribbles in a file."""
-        work = self._work_of(case)
+        work, pet = self._work_of(case)
         shutil.copyfile(scribbles, work / "input" / CLICKS_FILE)
         (work / "input" / CLICKS_FILE).chmod(0o644)
         before = self._masks(work)
@@ -96,7 +95,13 @@ class InContainer:
                 f"the container of {self.image} must write one mask to /output/{self.mask_folder}, "
                 f"it wrote {len(new)}"
             )
-        mask: NDArray[np.uint8] = sitk.GetArrayFromImage(read_mask(new[0]))
+        image = read_mask(new[0])
+        if not same_geometry(image, pet):
+            raise GeometryError(
+                f"the mask of {self.image} must lie on the PET's grid ({geometry_text(pet)}), got "
+                f"{other_geometry_text(image, pet)}"
+            )
+        mask: NDArray[np.uint8] = sitk.GetArrayFromImage(image)
         return mask
 
     def _run(self, work: Path) -> None:
@@ -123,37 +128,39 @@ class InContainer:
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         return {path: path.stat().st_mtime_ns for path in found if path.suffix in IMAGE_SUFFIXES}
 
-    def _work_of(self, case: Case) -> Path:
-        if self._work is None or self._case != case:
+    def _work_of(self, case: Case) -> tuple[Path, sitk.Image]:
+        """Return a case's folder with its input, and its PET; made at its first call, whole or not at all."""
+        if self._prepared is None or self._prepared[0] != case:
             self._remove_work()
-            self._work, self._case = Path(tempfile.mkdtemp(prefix="h2aseg-interact-")), case
-            self._work.chmod(0o755)
+            ct, pet = read_image(case.ct, "CT"), read_image(case.pet, "PET")
+            work = Path(tempfile.mkdtemp(prefix="h2aseg-interact-"))
+            self._prepared = case, work, pet
+            work.chmod(0o755)
             for written in _WRITTEN:
-                (self._work / written).mkdir()
-                (self._work / written).chmod(0o777)
-            for source, folder, what in ((case.ct, CT_FOLDER, "CT"), (case.pet, PET_FOLDER, "PET")):
-                target = self._work / "input" / folder / f"{case.name}.mha"
+                (work / written).mkdir()
+                (work / written).chmod(0o777)
+            for image, folder in ((ct, CT_FOLDER), (pet, PET_FOLDER)):
+                target = work / "input" / folder / f"{case.name}.mha"
                 target.parent.mkdir(parents=True)
-                _write_plain(read_image(source, what), target)
-            for path in (self._work / "input").rglob("*"):
+                _write_plain(image, target)
+            for path in (work / "input").rglob("*"):
                 path.chmod(0o755 if path.is_dir() else 0o644)
-            (self._work / "input").chmod(0o755)
-        return self._work
+            (work / "input").chmod(0o755)
+        return self._prepared[1:]
 
     def _remove_work(self) -> None:
-        if self._work is None:
+        if self._prepared is None:
             return
-        shutil.rmtree(self._work, ignore_errors=True)
-        if (
-            self._work.exists()
-        ):  # folders that the image's user made are his; only root, or a container, removes them
-            volume = ("--volume", f"{self._work}:/work")
+        work = self._prepared[1]
+        shutil.rmtree(work, ignore_errors=True)
+        if work.exists():  # folders that the image's user made are his; only root, or a container, removes them
+            volume = ("--volume", f"{work}:/work")
             _docker(
                 *("run", "--rm", "--network", "none", "--user", "root", "--entrypoint", "rm"),
                 *(*volume, self.image, "-rf", *(f"/work/{folder}" for folder in _WRITTEN)),
             )
-            shutil.rmtree(self._work, ignore_errors=True)
-        self._work = self._case = None
+            shutil.rmtree(work, ignore_errors=True)
+        self._prepared = None
 
 
 def _write_plain(image: sitk.Image, path: Path) -> None:

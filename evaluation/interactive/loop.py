@@ -46,7 +46,7 @@ class Step:
     drawn : tuple of Scribble
         What was added before it; empty at the first step and where nothing was wrong.
     scores : Scores
-        Dice and lesion F1 of 0 for a failed call.
+        A failed call has those of an empty mask, Dice and lesion F1 of 0 also where there is no tumour.
     seconds : float
         Of the call.
     failure : str or None
@@ -122,7 +122,8 @@ def play(case: Case, segment: Segment, *, edition: str, kind: str, steps: int, s
         answer, failure = _call(segment, case, drawn, truth.shape)
         seconds = time.monotonic() - began
         mask = mask if answer is None else answer
-        scores = measure(truth, mask, truth_image.GetSpacing(), RULES[edition], surfaces=False)
+        scored = np.zeros_like(truth) if answer is None else answer
+        scores = measure(truth, scored, truth_image.GetSpacing(), RULES[edition], surfaces=False)
         if failure:
             scores = replace(scores, dice=0.0, lesion_f1=0.0)
         played.append(Step(tuple(new), scores, seconds, failure))

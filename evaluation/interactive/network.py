@@ -11,10 +11,11 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from algorithm.callcache import key_of
+from algorithm.callcache import CallCache, key_of
+from algorithm.callcache import Seen as Looked
 from algorithm.cases import Case
 from algorithm.description import Description
-from algorithm.files import written_whole
+from algorithm.errors import OutputError
 from algorithm.guidance import guide
 from algorithm.images import PetCt, read_pet_ct
 from algorithm.job import InferenceSettings, Segmenter
@@ -82,14 +83,8 @@ class InProcess:
 
     def _see(self, case: Case) -> Seen:
         pair = read_pet_ct(case.ct, case.pet)
-        kept = None if self.cache is None else self.cache / f"{self._key(case)}.npy"
-        if kept is not None and kept.is_file():
-            probability = np.load(kept, allow_pickle=False)
-        else:
-            probability = self._probability(pair)
-            if kept is not None:
-                with written_whole(kept) as temporary:
-                    np.save(temporary, probability)
+        looked = self._looked_at(case, pair)
+        probability = np.concatenate(list(restore(looked.prediction.probability, looked.grid, pair.pet)))
         suv, how = sitk.GetArrayFromImage(pair.pet), self._description
         mask = (probability > how.threshold).astype(np.uint8)
         mask = clean_mask(mask, suv, pair.pet.GetSpacing(), how.postprocessing)
@@ -99,9 +94,23 @@ class InProcess:
     def _description(self) -> Description:
         return self.checkpoints[0].description
 
-    def _probability(self, pair: PetCt) -> NDArray[np.float32]:
-        seen = self.segmenter.look(pair, self.settings)
-        return np.concatenate(list(restore(seen.prediction.probability, seen.grid, pair.pet)))
+    def _looked_at(self, case: Case, pair: PetCt) -> Looked:
+        """Return what the network sees in a case, from an earlier run where it is kept."""
+        if self.cache is None:
+            return self.segmenter.look(pair, self.settings)
+        key = self._key(case)
+        cache = CallCache(self.cache / key)
+        looked = cache.find(key, self.segmenter.predictor.execution)
+        if looked is None:
+            looked = self.segmenter.look(pair, self.settings)
+            try:
+                cache.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot keep probabilities in {self.cache}: {error.strerror or error}; choose another --cache"
+                ) from error
+            cache.keep(key, looked)
+        return looked
 
     def _key(self, case: Case) -> str:
         how = (self.settings.flips, self.settings.everywhere, self.segmenter.device.type, torch.__version__)

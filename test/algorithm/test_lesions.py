@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from algorithm import lesions as module
-from algorithm.lesions import PEAK_RADIUS_MM, measure_burden, number_lesions
+from algorithm.lesions import PEAK_RADIUS_MM, in_words, measure_burden, number_lesions
 from algorithm.postprocessing import lesions as labelled
 from test.support.plain_lesions import measure_lesions
 
@@ -226,3 +226,10 @@ def test_peak_is_that_of_an_ibsi_compliant_program() -> None:
 
     assert lesion.suv_peak == pytest.approx(4.9330845, rel=1e-6)
     assert lesion.volume_ml == pytest.approx(5.82027285721, rel=1e-6)  # its morph_vol_approx
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0.0, "0.0"), (0.0038, "< 0.01"), (0.024, "0.02"), (0.96, "0.96"), (31.38, "31.4")]
+)
+def test_no_volume_is_told_as_none(amount: float, text: str) -> None:
+    assert in_words(amount) == text

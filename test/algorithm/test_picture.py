@@ -57,6 +57,16 @@ def test_coronal_view_has_square_pixels_and_the_spot_at_its_place() -> None:
     assert (coronal[-1, -1] == round(255 * 0.9)).all()
 
 
+@pytest.mark.parametrize("height", range(0, 1300, 37))
+def test_a_voxel_smaller_than_a_pixel_is_outlined(height: int) -> None:
+    pet = sitk.Image(30, 30, 1300, sitk.sitkFloat32)
+    pet.SetSpacing((1.6, 1.6, 1.5))
+    mask = np.zeros((1300, 30, 30), np.uint8)
+    mask[height, height % 30, (7 * height) % 30] = 1
+    picture = draw(pet, mask)
+    assert all((view(picture, number) == RED).all(axis=2).any() for number in (0, 1))
+
+
 def test_sagittal_view_has_the_same_scale_and_the_front_on_the_left() -> None:
     picture = draw(*scan())
 

@@ -25,7 +25,7 @@ from benchmark.options import add_arguments
 from benchmark.parts import PARTS, server
 from benchmark.parts.rows import command, own_precision
 from benchmark.process import Child, ChildError, peak_host_mib
-from benchmark.results import Section, short, spread, table, write_results
+from benchmark.results import RESULTS, Section, short, spread, table, write_results
 from benchmark.run import _HEAD
 from benchmark.subjects import _REFERENCE, plain_network, reference_state, released_parameters
 from test.benchmark.conftest import PATCH, TORSO, rows_of, run_parts
@@ -212,6 +212,33 @@ def test_a_child_answers_and_a_broken_one_is_noticed():
     assert answer["GPU"] == "no GPU here: GPU rows not measured" or answer["cuda"]
     with Child("results:nothing") as child, pytest.raises(ChildError, match="results:nothing"):
         child.wait_until_ready()
+
+
+def test_a_foreign_file_is_not_replaced(tmp_path, capsys):
+    path = tmp_path / "notes.md"
+    for content in (b"# My notes\n\n## Todo\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        assert main(["scoring", "--out", str(path)]) == 2
+        assert "is not a file of benchmark results that this software wrote" in capsys.readouterr().err
+        assert path.read_bytes() == content
+
+
+def test_the_results_are_known_as_such():
+    assert RESULTS.is_earlier(ROOT / "benchmark" / "RESULTS.md")
+
+
+@pytest.mark.parametrize(
+    ("part", "precision", "message"),
+    [
+        ("flips", "float16", "--precision float16 is none of float32, bfloat16, which cpu computes in"),
+        ("agreement", "float32", "agreement compares other precisions with float32, got --precision float32"),
+    ],
+)
+def test_precisions_that_measure_nothing_are_refused(part, precision, message, tmp_path, quick, capsys):
+    path = tmp_path / "RESULTS.md"
+    assert main([part, "--device", "cpu", "--precision", precision, "--out", str(path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_sections_of_the_same_machine_stay(tmp_path):

@@ -177,7 +177,7 @@ def test_lesions_are_as_recorded(bodies: list[SyntheticBody]) -> None:
             index = body.suv.TransformPhysicalPointToIndex(lesion.centre_mm)
             near = tuple(slice(max(0, i - 5), i + 6) for i in reversed(index))
             assert seg[near].any()
-            assert suv[near].max() > 0.6 * lesion.suv_peak
+            assert suv[near].max() > 0.6 * lesion.suv_max
 
 
 def test_lesions_stand_out_of_their_surroundings(bodies: list[SyntheticBody]) -> None:
@@ -230,6 +230,10 @@ def test_a_map_that_is_refused_is_named(anatomies: Path, tmp_path: Path) -> None
 def test_a_map_with_other_labels_is_refused(organ_map: sitk.Image) -> None:
     with pytest.raises(InvalidImageError, match="labels 0 to 10, got 11"):
         synthesise(organ_map + (organ_map == 10), "fdg", 0)
+    wide = sitk.Cast(organ_map, sitk.sitkFloat32)
+    for odd, shift in (("-253", -256.0), ("3.7", 0.7)):  # as bytes they would be the liver again, label 3
+        with pytest.raises(InvalidImageError, match=f"labels 0 to 10, got {odd}"):
+            synthesise(wide + shift * sitk.Cast(organ_map == 3, sitk.sitkFloat32), "fdg", 0)
 
 
 def test_written_cases_have_autopets_layout(bodies: list[SyntheticBody], tmp_path: Path) -> None:

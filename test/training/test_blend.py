@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from algorithm.description import Agreement, Description, Normalisation, PrecisionProof, read_description
-from algorithm.errors import UsageError
+from algorithm.errors import OutputError, UsageError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import load_checkpoint, save_checkpoint
 from training.__main__ import main
-from training.blend import blended
+from training.blend import blended, write_blend
 from training.start import check_never_saw
 
 DESCRIPTION = Description(
@@ -53,6 +53,15 @@ def test_a_blend_lies_on_the_way(first: Path, last: Path, share: float) -> None:
     a, b = load_checkpoint(first), load_checkpoint(last)
     for name, value in blended(a, [b], share).items():
         torch.testing.assert_close(value, torch.lerp(a.state[name], b.state[name], share), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_a_blend_does_not_replace_what_it_is_made_from(first: Path, last: Path, which: str) -> None:
+    target = {"first": first, "last": last}[which]
+    before = target.with_suffix(".safetensors").read_bytes()
+    with pytest.raises(OutputError, match=f"{target} is what the checkpoint is made from"):
+        write_blend(first, [last], 0.5, target.parent, target.stem)
+    assert target.with_suffix(".safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("rounded", [(True, True), (True, False), (False, True)])

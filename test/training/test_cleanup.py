@@ -25,10 +25,11 @@ from training.cleanup import (
     THRESHOLDS,
     Choice,
     _write_choice,
-    pieces_at,
+    pieces_of,
     rank_choices,
     take_apart,
 )
+from training.studies import read_studies
 
 SPACING = (4.0, 4.0, 3.0)
 VOXEL_ML = 0.048
@@ -57,7 +58,7 @@ def case(seed: int, *, tumour: bool = True):
 def test_figures_are_those_of_the_cleaned_mask(seed, tumour, floor):
     probability, suv, truth = case(seed, tumour=tumour)
     for threshold in THRESHOLDS:
-        pieces = pieces_at(probability, suv, truth, threshold, VOXEL_ML, floor)
+        pieces = pieces_of(probability > threshold, suv, truth, VOXEL_ML, floor)
         for least_ml in LEAST_ML:
             for least_suv_max in LEAST_SUV_MAX:
                 got = pieces.scores(least_ml, least_suv_max)
@@ -76,7 +77,7 @@ def test_the_best_takes_away_what_is_false_and_leaves_what_is_true():
     truth[4:9, 4:9, 4:9] = 1
     suv[4:9, 4:9, 4:9] = 5.0
     probability[14:18, 14:18, 14:18] = 0.97  # as sure, as large, but cold
-    cases = [{each: pieces_at(probability, suv, truth, each, VOXEL_ML) for each in THRESHOLDS}]
+    cases = [{each: pieces_of(probability > each, suv, truth, VOXEL_ML) for each in THRESHOLDS}]
     ranked = rank_choices(cases)
 
     assert ranked[0].choice == dataclasses.replace(
@@ -107,13 +108,17 @@ def checkpoint(trained, tmp_path):
 
 def test_the_masks_that_are_ranked_are_the_products(tree, checkpoint):
     loaded = load_checkpoint(checkpoint)
-    (case, *_) = find_cases(tree).cases
+    case, study = next(read_studies(tree, None))
     suv = sitk.GetArrayFromImage(sitk.ReadImage(str(case.pet)))
     floor = Postprocessing(suv_floor=float(np.percentile(suv, 99)))
     loaded = dataclasses.replace(loaded, description=dataclasses.replace(loaded.description, postprocessing=floor))
-    (pieces,) = take_apart(loaded, [case], 1, "cpu")
-    mask = Segmenter([loaded], "cpu").segment(case.ct, case.pet, InferenceSettings(flips=1)).mask
-    assert pieces[0.5].overlaps.prediction.sum() == mask.sum() > 0
+    (pieces,) = take_apart(loaded, [(case, study)], 1, "cpu")
+    for threshold in THRESHOLDS:
+        described = dataclasses.replace(loaded.description, threshold=threshold)
+        product = Segmenter([dataclasses.replace(loaded, description=described)], "cpu")
+        mask = product.segment(case.ct, case.pet, InferenceSettings(flips=1)).mask
+        assert pieces[threshold].overlaps.prediction.sum() == mask.sum()
+    assert pieces[0.5].overlaps.prediction.sum() > 0
 
 
 def test_a_proof_of_other_masks_is_said_to_be_old(checkpoint, caplog):
@@ -149,6 +154,31 @@ def test_the_command_writes_curve_and_choice(tree, checkpoint, tmp_path, capsys)
     assert after.threshold == float(rows[0]["threshold"])
     assert after.postprocessing.minimum_suv_max == float(rows[0]["minimum_suv_max"])
     assert "on 5 cases" in capsys.readouterr().out
+
+
+def test_a_damaged_case_is_named_and_the_others_choose(tree, checkpoint, tmp_path, capsys):
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    damaged = find_cases(root).cases[1].pet
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    arguments = ["--weights", str(checkpoint), "--cases", str(root), "--out", str(tmp_path / "curve.csv")]
+    assert main(["cleanup", *arguments, "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert "on 4 cases" in told.out
+    assert f"skipped {find_cases(root).cases[1].name}: " in told.out + told.err
+
+
+def test_cases_without_a_tumour_cannot_choose(tree, checkpoint, tmp_path, capsys):
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    for each in find_cases(root).cases:
+        seg = sitk.ReadImage(str(each.truth))
+        sitk.WriteImage(seg * 0, str(each.truth))
+    arguments = ["--weights", str(checkpoint), "--cases", str(root), "--out", str(tmp_path / "curve.csv")]
+    before = checkpoint.read_text()
+    assert main(["cleanup", *arguments, "--device", "cpu", "--write"]) == 2
+    assert f"no case in {root} holds a tumour" in capsys.readouterr().err
+    assert checkpoint.read_text() == before
 
 
 def test_a_foreign_file_is_not_replaced(tree, trained, tmp_path, capsys):

@@ -289,7 +289,7 @@ def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
         (["--patch", "30", "32", "16"], 2, "side x of the patch must be a multiple of 16, got 30"),
         (["--share", "1", "2"], 2, "--share takes one positive number per --cases, got 2 for 1"),
         (["--save-every", "0"], 2, "--save-every must lie between 1 and 1,000,000, got 0"),
-        (["--batch", "0"], 2, "batch must be above 0, got 0"),
+        (["--batch", "0"], 2, "batch must be above 0 and finite, got 0"),
         (
             ["--ct-normalisation", "magic"],
             2,
@@ -298,8 +298,11 @@ def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
         (["--precision", "float16"], 3, "--precision float16 needs a GPU"),
         (["--split", "fold:7/5"], 2, "the fold must lie between 0 and 4, got 7"),
         (["--misalignment", "-1"], 2, "misalignment_voxels must not be negative, got -1"),
-        (["--learning-rate", "0"], 2, "learning_rate must be above 0, got 0.0"),
-        (["--learning-rate", "nan"], 2, "learning_rate must be above 0, got nan"),
+        (["--learning-rate", "0"], 2, "learning_rate must be above 0 and finite, got 0.0"),
+        (["--learning-rate", "nan"], 2, "learning_rate must be above 0 and finite, got nan"),
+        (["--learning-rate", "inf"], 2, "learning_rate must be above 0 and finite, got inf"),
+        (["--logit-limit", "inf"], 2, "logit_limit must be at least 0 and finite, got inf"),
+        (["--seed", str(10**20)], 2, f"seed must be at least 0 and below {2**63}, got {10**20}"),
     ],
 )
 def test_wrong_options_end_in_one_sentence(tree, cache_folder, tmp_path, capsys, more, code, message):

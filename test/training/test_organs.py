@@ -16,8 +16,9 @@ from test.support.training_runs import PATCH, STILL, assert_identical, in_two_pr
 from test.support.trees import SPACING, write_image, write_tree
 from test.training.test_losses import OneOfTwo
 from training.__main__ import main
-from training.cache import ORGANS_FILE, build_cache
-from training.organs import ORGANS, UNKNOWN, NetworkWithOrgans, OrganLoss
+from training.cache import build_cache
+from training.organ_maps import ORGANS, ORGANS_FILE, UNKNOWN
+from training.organs import NetworkWithOrgans, OrganLoss
 from training.sampling import CropSampler, Source
 
 LIVER = 3
@@ -77,6 +78,15 @@ def test_no_organ_is_taught_where_a_crop_was_cleared(description, tmp_path):
     assert (plain.organs[emptied] == LIVER).all()
     assert (cleared.organs[emptied] == 0).all()
     assert (cleared.organs == LIVER).any()
+
+
+@pytest.mark.parametrize("label", [11, 52, -3, 3.7])
+def test_a_map_with_other_labels_is_named(tmp_path, label):
+    root = write_tree(tmp_path / "data", "mapped")
+    path = root / "mapped" / "study" / ORGANS_FILE
+    write_image(path, np.full((24, 36, 40), label, np.float32))
+    (skipped,) = build_cache(find_cases(root).cases, tmp_path / "cache", SPACING, progress=False).skipped
+    assert f"an organ map has labels 0 to 10, got {label:g} in {path}" in skipped.reason
 
 
 def test_only_crops_with_a_map_count():

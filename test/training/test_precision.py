@@ -100,6 +100,23 @@ def test_without_a_case_nothing_is_proved(description):
     assert "not tried" in tell(proof)
 
 
+def test_what_overflows_float16_is_not_proved(cases, description):
+    network = random_network(description.architecture)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1e7)
+    proof = prove_precision(network, description, [prepare_cached(cases[0], description)], CPU)
+    assert proof.float16 == Agreement(cases=1, mean_dice=0.0, least_dice=0.0)
+    assert proof.bfloat16.mean_dice > 0
+
+
+def test_that_nothing_is_found_proves_nothing(cases, description):
+    network = random_network(description.architecture)
+    with torch.no_grad():
+        network.decoder.heads["1"].conv.bias.copy_(torch.tensor([50.0, -50.0]))
+    proof = prove_precision(network, description, [prepare_cached(cases[0], description)], CPU)
+    assert proof == PrecisionProof()
+
+
 def test_the_largest_logit_is_that_of_the_network(cases, description):
     network = random_network(description.architecture)
     case, _ = prepare_cached(cases[0], description)

@@ -146,5 +146,15 @@ def test_mistakes_are_sentences(tmp_path):
     scores.write_text("case,dice\na,good\n")
     with pytest.raises(UsageError, match="gives 'good' as the dice of a"):
         read_rows(scores)
+    scores.write_text("case,dice\na,1e400\n")
+    with pytest.raises(UsageError, match="gives '1e400' as the dice of a, which is not finite"):
+        read_rows(scores)
+    scores.write_text("dice,case\n0.5\n")
+    with pytest.raises(UsageError, match="has a row without a case"):
+        read_rows(scores)
+    scores.write_text('case,dice\n"' + "a" * 200_000)
+    with pytest.raises(MissingInputError, match="field larger than field limit"):
+        read_rows(scores)
+    scores.write_text("case,dice\na,1\n")
     with pytest.raises(MissingInputError, match="no folder of pictures"):
         read_rows(scores, tmp_path / "none")

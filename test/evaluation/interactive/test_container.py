@@ -15,7 +15,13 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.cases import Case
-from algorithm.errors import InstallationError, MissingInputError, OutputError
+from algorithm.errors import (
+    GeometryError,
+    InstallationError,
+    MissingInputError,
+    OutputError,
+    UnreadableImageError,
+)
 from evaluation.__main__ import main as command
 from evaluation.interactive.container import STRICT, InContainer
 from evaluation.interactive.loop import clicks_json, play
@@ -166,6 +172,29 @@ def test_a_container_that_fails_is_a_failed_call(
             assert removed[2] in engine.asked("run")[0]
         player.timeout_s = 60
         assert player(box, no_clicks).shape == SHAPE
+
+
+def test_a_mask_off_the_pets_grid_is_a_failed_call(engine: Engine, box: Case, no_clicks: Path) -> None:
+    engine.write("import SimpleITK; SimpleITK.Image.CopyInformation = lambda mask, pet: None")
+    with (
+        InContainer("some:image", edition="V") as player,
+        pytest.raises(GeometryError, match="the mask of some:image must lie on the PET's grid"),
+    ):
+        player(box, no_clicks)
+
+
+def test_a_case_that_cannot_be_read_fails_at_every_call(
+    engine: Engine, box: Case, no_clicks: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mha"
+    broken.write_bytes(box.ct.read_bytes()[:300])
+    case = Case(box.name, broken, box.pet, box.truth)
+    with InContainer("some:image", edition="V") as player:
+        for _ in range(2):
+            with pytest.raises(UnreadableImageError, match="broken"):
+                player(case, no_clicks)
+    assert not engine.asked("run")
+    assert not work_folders(tmp_path)
 
 
 def test_no_engine_and_no_image_end_in_a_sentence(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

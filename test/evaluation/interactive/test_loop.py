@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from algorithm.cases import Case
 from algorithm.errors import GeometryError, MissingInputError, OutputError
+from algorithm.job import Segmenter
 from algorithm.jsonfile import read_json
 from algorithm.scribbles import Scribbles, parse_scribbles
 from algorithm.weights import load_checkpoint
@@ -108,7 +109,8 @@ def test_a_failed_call_scores_nothing_and_the_loop_goes_on(box: Case) -> None:
     dice, f1 = played.values("dice"), played.values("lesion_f1")
 
     assert played.steps[2].failure == "the disk is full; make room"
-    assert dice[2] == f1[2] == 0.0
+    assert dice[2] == f1[2] == played.values("lesion_sensitivity")[2] == played.values("fpv_ml")[2] == 0.0
+    assert played.values("fnv_ml")[2] == played.values("truth_ml")[2] > 0  # of an empty mask
     assert dice[3] > dice[1] > 0
     assert len(played.steps[3].drawn) == 1
 
@@ -200,8 +202,8 @@ def test_command_writes_table_json_and_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    probability = InProcess._probability
-    monkeypatch.setattr(InProcess, "_probability", lambda self, pair: passes.append(1) or probability(self, pair))
+    look = Segmenter.look
+    monkeypatch.setattr(Segmenter, "look", lambda self, *asked: passes.append(1) or look(self, *asked))
     weights = write_checkpoint(tmp_path / "weights")
     arguments = ["interact", "--cases", str(ROOT / "test" / "cases.csv"), "--weights", str(weights)]
     arguments += ["--cache", str(tmp_path / "cache"), "--steps", "3", "--device", "cpu"]
@@ -210,6 +212,10 @@ def test_command_writes_table_json_and_plot(
     assert len(passes) == 1  # three predictions cost one pass
     assert command([*arguments, "--out", str(tmp_path / "two")]) == 0
     assert len(passes) == 1  # and the cache saves that one
+    (kept,) = (tmp_path / "cache").rglob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert command([*arguments, "--out", str(tmp_path / "three")]) == 0
+    assert len(passes) == 2  # what is damaged is computed again
     printed = capsys.readouterr()
     assert printed.err == ""
     assert "| Dice |" in printed.out
@@ -232,7 +238,12 @@ def test_what_was_kept_is_not_used_where_the_weights_are_described_otherwise(box
 
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
-    [("--steps", "1", "--steps must be at least 2"), ("--seed", "-1", "--seed must not be negative")],
+    [
+        ("--steps", "1", "--steps must be at least 2"),
+        ("--seed", "-1", "--seed must not be negative"),
+        ("--flips", "0", "--flips must lie between 1 and 8, got 0"),
+        ("--flips", "99", "--flips must lie between 1 and 8, got 99"),
+    ],
 )
 def test_mistakes_end_in_a_sentence(
     option: str, value: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

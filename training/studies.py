@@ -1,0 +1,32 @@
+"""Studies with contours, read one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from algorithm.cases import Case, Layout, Study, find_cases, read_study
+from algorithm.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def read_studies(folder: Path, layout: Layout | None) -> Iterator[tuple[Case, Study]]:
+    """Yield the studies below a folder or in a list; those that cannot be read are named and left out.
+
+    Raises
+    ------
+    MissingInputError
+        There is no case.
+    """
+    found = find_cases(folder, layout)
+    for skipped in found.skipped:
+        log.warning("skipped %s: %s", skipped.name, skipped.reason)
+    for case in found.cases:
+        try:
+            study = read_study(case)
+        except UserError as error:
+            log.warning("skipped %s: %s", case.name, error)
+            continue
+        yield case, study
