@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
         spacing=tuple(args.spacing),
         tumour_free=args.tumour_free,
         tracer=args.tracer,
+        progress=log.isEnabledFor(logging.INFO),
     )
     log.info("%d synthetic bodies from %d anatomies in %s", len(folders), len(maps), args.out)
     return 0

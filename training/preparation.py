@@ -106,7 +106,7 @@ def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Pro
             dataset.cases,
             data.cache,
             spacing,
-            progress=processes.is_first,
+            progress=processes.is_first and log.isEnabledFor(logging.INFO),
             workers=workers if processes.is_first else 1,  # nothing is left to do for the others
         )
         if processes.is_first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import sys
 
@@ -21,7 +22,9 @@ def main(args: argparse.Namespace) -> int:
     """Print, for each grid, how far contours agree with themselves after training's and inference's resampling."""
     options = parsed_as(ResamplingOptions, args)
     values: dict[Spacing, dict[str, float]] = {grid: {} for grid in options.spacing}
-    for case, study in tqdm(read_studies(options.cases, options.layout), unit="case", file=sys.stdout):
+    shown = logging.getLogger(__name__).isEnabledFor(logging.INFO)
+    studies = read_studies(options.cases, options.layout)
+    for case, study in tqdm(studies, unit="case", file=sys.stdout, disable=not shown):
         if sitk.GetArrayViewFromImage(study.seg).any():
             for grid in options.spacing:
                 values[grid][case.name] = round_trip_dice(study.seg, grid)

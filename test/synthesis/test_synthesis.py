@@ -349,6 +349,8 @@ def test_command_line(anatomies: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "1 synthetic bodies from 2 anatomies" in output.out
     (case,) = (tmp_path / "out").glob("*/*/lesions.json")
     assert json.loads(case.read_text())["tracer"] == "psma"
+    assert main([*options, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
