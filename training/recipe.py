@@ -61,7 +61,7 @@ class Augmentation:
     flip: float = option(0.5, "Mirror with this probability, for each axis.", metavar="P")
     gamma: float = option(1.5, "Change the contrast by an exponent of up to this; 1 leaves it.", metavar="G")
     brightness: float = option(0.1, "Scale normalised intensities by up to this share.", metavar="SHARE")
-    noise: float = option(0.1, "Add noise of up to this standard deviation, of normalised intensities.", metavar="SD")
+    noise: float = option(0.1, "Add noise of up to this SD to normalised intensities.", metavar="SD")
     misalignment_voxels: int = option(
         0, "Shift the CT against the PET by up to so many voxels.", "--misalignment", metavar="VOXELS"
     )
