@@ -297,6 +297,15 @@ def check_mask_path(path: Path, *, protect: Sequence[Path] = ()) -> None:
         raise OutputError(f"the mask would overwrite its own input {path}; choose another folder or name")
 
 
+def foreign_label(image: sitk.Image, most: int) -> float | None:
+    """Return the first value of a label map that is no whole number from 0 to ``most``; None where all are."""
+    values = sitk.GetArrayViewFromImage(image)
+    with np.errstate(invalid="ignore"):  # what no byte can hold differs from what the cast makes of it
+        labels = values.astype(np.uint8)
+    foreign = values[(labels != values) | (labels > most)]
+    return float(foreign[0]) if foreign.size else None
+
+
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:
     """Tell whether two images have the same grid, up to rounding in headers.
 

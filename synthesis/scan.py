@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from algorithm.errors import InvalidImageError
-from algorithm.images import AIR_HU
+from algorithm.images import AIR_HU, foreign_label
 from synthesis.anatomy import build_phantom
 from synthesis.body import Float, Grid, Labels, Phantom, Tissue
 from synthesis.style import FWHM_TO_SIGMA, Style, draw_style, in_view, shaped
@@ -247,10 +247,11 @@ def _checked_map(organs: sitk.Image, spacing: tuple[float, float, float] | None,
         raise InvalidImageError(
             f"an organ map must be 3-D, got {organs.GetDimension()} dimensions; give a label volume"
         )
-    labels = sitk.GetArrayViewFromImage(organs)
-    odd = labels[(labels < 0) | (labels > Tissue.GLAND) | (labels % 1 != 0)]
-    if odd.size:
-        raise InvalidImageError(f"an organ map has labels 0 to 10, got {odd[0]:g}; give one with these ten organs")
+    foreign = foreign_label(organs, Tissue.GLAND)
+    if foreign is not None:
+        raise InvalidImageError(
+            f"an organ map has labels 0 to 10, got {foreign:g}; give one with these ten organs"
+        )
     resampled = sitk.Cast(organs, sitk.sitkUInt8) if spacing is None else _resample_labels(organs, spacing, style)
     resampled = sitk.DICOMOrient(shaped(sitk.DICOMOrient(resampled, "LPS"), style), _orientation(organs))
     labels = sitk.GetArrayViewFromImage(resampled)

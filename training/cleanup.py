@@ -15,7 +15,6 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +26,17 @@ from algorithm.cases import Case, Study
 from algorithm.description import Postprocessing, PrecisionProof
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.files import written_whole
-from algorithm.images import PetCt
 from algorithm.inference.progress import Progress
 from algorithm.job import Segmenter
 from algorithm.outputs import check_free, text_kind
 from algorithm.postprocessing import lesions
-from algorithm.preprocessing import prepare
 from algorithm.restoration import exceeding
-from algorithm.segmentation import prepare_case, segment_prepared
+from algorithm.segmentation import segment_prepared
 from algorithm.weights import Checkpoint, describe_again, load_checkpoint
 from evaluation.scoring.metrics import Overlaps, count_overlaps, crop_to_union
 from evaluation.scoring.ranking import rank_submissions
 from training.options import CleanupOptions, parsed_as
-from training.studies import read_studies
+from training.studies import prepare_study, read_studies
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +149,7 @@ def take_apart(
     how, predictor = checkpoint.description, Segmenter([checkpoint], device).predictor
     found = []
     for case, study in studies:
-        prepared = prepare_case(
-            [how], partial(prepare, PetCt(study.ct, study.pet, case.ct, case.pet, ct_resampled=False))
-        )
+        prepared = prepare_study(case, study, how)
         probability = segment_prepared(predictor, prepared, flips=flips, progress=_SILENT).probability
         probability[~prepared.prepared.matter] = 0
         suv, truth = (sitk.GetArrayFromImage(image) for image in (study.pet, study.seg))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from algorithm.cases import Case
 from algorithm.errors import InvalidImageError
-from algorithm.images import read_image
+from algorithm.images import foreign_label, read_image
 
 ORGANS_FILE = "organs.nii.gz"
 
@@ -36,11 +36,10 @@ def read_organs(path: Path, grid: sitk.Image) -> NDArray[np.uint8]:
         It holds something else than the labels 0 to 10.
     """
     organs = read_image(path, "organ map")
-    labels = sitk.GetArrayViewFromImage(organs)
-    odd = labels[(labels < 0) | (labels > ORGANS) | (labels % 1 != 0)]
-    if odd.size:
+    foreign = foreign_label(organs, ORGANS)
+    if foreign is not None:
         raise InvalidImageError(
-            f"an organ map has labels 0 to {ORGANS}, got {odd[0]:g} in {path}; relabel it, or move it "
+            f"an organ map has labels 0 to {ORGANS}, got {foreign:g} in {path}; relabel it, or move it "
             "away to train without"
         )
     nearest = sitk.Resample(organs, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)

@@ -23,16 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from algorithm.description import LOW_PRECISIONS, Agreement, Description, PrecisionProof
 from algorithm.errors import InvalidImageError
-from algorithm.images import PetCt
 from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.preprocessing import prepare
-from algorithm.segmentation import EnsembleCase, mask_of, prepare_case, segment_prepared
+from algorithm.segmentation import EnsembleCase, mask_of, segment_prepared
 from algorithm.weights import build_network, describe_again, load_checkpoint
 from training.options import PrecisionOptions, parsed_as
-from training.studies import read_studies
+from training.studies import prepare_study, read_studies
 
 log = logging.getLogger(__name__)
 
@@ -185,8 +183,7 @@ def main(args: argparse.Namespace) -> int:
     def prepared() -> Iterator[ProofCase]:
         for folder in options.cases:
             for case, study in read_studies(folder, options.layout):
-                pair = PetCt(study.ct, study.pet, case.ct, case.pet, ct_resampled=False)
-                yield prepare_case([checkpoint.description], partial(prepare, pair)), pair.pet
+                yield prepare_study(case, study, checkpoint.description), study.pet
                 log.info("  %s", case.name)
 
     proof = prove_precision(build_network(checkpoint), checkpoint.description, prepared(), device)

@@ -17,14 +17,15 @@ from training.cache import Spacing, resample_contours
 from training.options import ResamplingOptions, parsed_as
 from training.studies import read_studies
 
+log = logging.getLogger(__name__)
+
 
 def main(args: argparse.Namespace) -> int:
     """Print, for each grid, how far contours agree with themselves after training's and inference's resampling."""
     options = parsed_as(ResamplingOptions, args)
     values: dict[Spacing, dict[str, float]] = {grid: {} for grid in options.spacing}
-    shown = logging.getLogger(__name__).isEnabledFor(logging.INFO)
     studies = read_studies(options.cases, options.layout)
-    for case, study in tqdm(studies, unit="case", file=sys.stdout, disable=not shown):
+    for case, study in tqdm(studies, unit="case", file=sys.stdout, disable=not log.isEnabledFor(logging.INFO)):
         if sitk.GetArrayViewFromImage(study.seg).any():
             for grid in options.spacing:
                 values[grid][case.name] = round_trip_dice(study.seg, grid)

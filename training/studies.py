@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from algorithm.cases import Case, Layout, Study, find_cases, read_study
+from algorithm.description import Description
 from algorithm.errors import UserError
+from algorithm.images import PetCt
+from algorithm.preprocessing import prepare
+from algorithm.segmentation import EnsembleCase, prepare_case
 
 log = logging.getLogger(__name__)
 
@@ -30,3 +35,9 @@ def read_studies(folder: Path, layout: Layout | None) -> Iterator[tuple[Case, St
             log.warning("skipped %s: %s", case.name, error)
             continue
         yield case, study
+
+
+def prepare_study(case: Case, study: Study, how: Description) -> EnsembleCase:
+    """Return a study as the network of one checkpoint takes it."""
+    pair = PetCt(study.ct, study.pet, case.ct, case.pet, ct_resampled=False)
+    return prepare_case([how], partial(prepare, pair))

@@ -14,7 +14,14 @@ from scipy import ndimage
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import GeometryError, InvalidImageError, MissingInputError
-from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import (
+    foreign_label,
+    geometry_text,
+    other_geometry_text,
+    read_image,
+    read_mask,
+    same_geometry,
+)
 from algorithm.postprocessing import lesions
 from evaluation import outputs
 from evaluation.scoring.metrics import LESION_IOU, Mask, count_overlaps
@@ -279,11 +286,10 @@ def _read_organs(path: Path, truth: sitk.Image, truth_path: Path) -> NDArray[np.
         return None
     image = read_image(path, "organ map")
     _check_grid(image, path, truth, truth_path)
-    organs = sitk.GetArrayViewFromImage(image)
-    if not np.isin(np.unique(organs), (0, *ORGANS)).all():
+    if foreign_label(image, max(ORGANS)) is not None:
         raise InvalidImageError(f"the organ map {path} must have the labels 0 to {max(ORGANS)} only; correct it")
-    checked: NDArray[np.uint8] = organs.astype(np.uint8)
-    return checked
+    organs: NDArray[np.uint8] = sitk.GetArrayViewFromImage(image).astype(np.uint8)
+    return organs
 
 
 def _check_grid(image: sitk.Image, path: Path, truth: sitk.Image, truth_path: Path) -> None:
