@@ -60,6 +60,16 @@ class Convolution:
         )
 
     @property
+    def overhung(self) -> bool:
+        """Whether a side of the features is shorter than the kernel, which then hangs over both their ends.
+
+        Of such, oneDNN's bfloat16 (torch 2.13, AVX-512) adds memory that it never wrote to the gradients of some
+        weights, and once wrote beyond its buffer: no trial can tell, since zeros may lie there when it is tried,
+        and none is safe. Features so small cost nothing in float32.
+        """
+        return any(side < kernel for side, kernel in zip(self.shape[2:], self.weight[2:], strict=True))
+
+    @property
     def output_sides(self) -> Triple:
         """Sides of the output along x, y, z."""
         sides = zip(self.shape[2:], self.weight[2:], self.stride, self.padding, strict=True)

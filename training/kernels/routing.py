@@ -85,7 +85,7 @@ class Kernels(TorchFunctionMode):
 
 
 def choose_routes(convolution: Convolution) -> dict[Part, Route]:
-    """Try a convolution in bfloat16 and return a slower, right route for each part that is wrong.
+    """Try a convolution in bfloat16 and return a slower, right route for each part that is wrong or never tried.
 
     Raises
     ------
