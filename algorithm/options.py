@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from algorithm.checks.contract import CHECK_NAMES
+from algorithm.errors import UsageError
+from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.parser import Parser
 
 
@@ -132,6 +134,14 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("my_weights"), metavar="DIR", help="Folder to write to."
     )
     imported.add_argument("--force", action="store_true", help="Replace a checkpoint of the same name.")
+
+
+def check_passes(flips: int | None, overlap: float | None) -> None:
+    """Raise UsageError where ``--flips`` or ``--overlap`` makes no sense; None is a default."""
+    if flips is not None and not 1 <= flips <= MOST_FLIPS:
+        raise UsageError(f"--flips must lie between 1 (no mirroring) and {MOST_FLIPS}, got {flips}")
+    if overlap is not None and not 0 <= overlap < 1:
+        raise UsageError(f"--overlap must be at least 0 and below 1, got {overlap:g}")
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:

@@ -137,7 +137,7 @@ def _add_parts(group: argparse._ArgumentGroup) -> None:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).resolve())
+    return str(Path(path).absolute())
 
 
 def _part(name: str) -> str:

@@ -72,7 +72,7 @@ class Simulated(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._schema.name
         if "scaled_dot_product" in name:
             self._measure(args[0], args[1], kwargs.get("scale"))
-        if self.dtype is None or name in _EXACT:
+        if self.dtype is None or name in _EXACT or _only_looks(func):
             return result
         return self._rounded(result)
 
@@ -89,6 +89,11 @@ class Simulated(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for queries, keys in zip(query.float(), key.float(), strict=True):
             largest = factor * float((queries @ keys.transpose(-1, -2)).abs().amax())
             self.largest_logit = max(self.largest_logit, largest)
+
+
+def _only_looks(func: Any) -> bool:
+    """Tell an operation that returns a view: rounding it would round what it looks at, a parameter or input."""
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
 
 
 def prove_precision(

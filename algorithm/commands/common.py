@@ -10,10 +10,10 @@ from pathlib import Path
 from algorithm.commands.tuning import check_tuning, use_tuning_file
 from algorithm.errors import UsageError
 from algorithm.files import is_same_file
-from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.memory import reuse_freed_memory
 from algorithm.inference.precision import PRECISIONS
 from algorithm.job import InferenceSettings, Result, Segmenter
+from algorithm.options import check_passes
 from algorithm.outputs import MASK, PICTURE, RUN_REPORT, check_free
 from algorithm.weights import Checkpoint, find_checkpoints, load_checkpoint
 
@@ -33,10 +33,7 @@ def tell_tumour(result: Result) -> None:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for an option of the inference whose value makes no sense."""
-    if args.flips is not None and not 1 <= args.flips <= MOST_FLIPS:
-        raise UsageError(f"--flips must lie between 1 (no mirroring) and {MOST_FLIPS}, got {args.flips}")
-    if args.overlap is not None and not 0 <= args.overlap < 1:
-        raise UsageError(f"--overlap must be at least 0 and below 1, got {args.overlap:g}")
+    check_passes(args.flips, args.overlap)
     if args.time_limit is not None and not args.time_limit > 0:
         raise UsageError(f"--time-limit must be a positive number of seconds, got {args.time_limit:g}")
     if args.precision not in PRECISIONS:

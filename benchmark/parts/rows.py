@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmark.session import Session, times
@@ -59,5 +60,11 @@ def command(session: Session, part: str, **chosen: Any) -> str:
     for name, value in {**given, **chosen}.items():
         if value is not None:
             words.append("--" + name.replace("_", "-"))
-            words += map(str, value) if isinstance(value, (list, tuple)) else [str(value)]
+            words += map(_from_here, value if isinstance(value, (list, tuple)) else [value])
     return f"`{shlex.join(words)}`"
+
+
+def _from_here(value: object) -> str:
+    """Write a value as it can be repeated elsewhere: a path in the working folder relative to it."""
+    path, here = Path(str(value)), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(value)

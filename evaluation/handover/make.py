@@ -17,8 +17,8 @@ from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, tracer_of
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import check_writable, relative_path, sha256_of, written_whole
 from algorithm.images import read_image, read_mask, write_mask
-from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.precision import PRECISIONS
+from algorithm.options import check_passes
 from algorithm.report import write_json
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.handover.bundle import (
@@ -195,10 +195,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the bundle; returns the exit code."""
-    if not 1 <= args.flips <= MOST_FLIPS:
-        raise UsageError(f"--flips must lie between 1 and {MOST_FLIPS}, got {args.flips}")
-    if args.overlap is not None and not 0 <= args.overlap < 1:
-        raise UsageError(f"--overlap must be at least 0 and below 1, got {args.overlap:g}")
+    check_passes(args.flips, args.overlap)
     _require_empty(args.out)
     device, precision = resolve(args.device, args.precision)
     settings = BundleSettings(device, precision, args.flips, args.overlap, threads=torch.get_num_threads())

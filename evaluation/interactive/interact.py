@@ -8,7 +8,7 @@ from pathlib import Path
 
 from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import MissingInputError, UsageError
-from algorithm.inference.augmentation import MOST_FLIPS
+from algorithm.options import check_passes
 from algorithm.outputs import SOFTWARE, written_as
 from algorithm.weights import find_checkpoints, load_checkpoint
 from evaluation.interactive.container import InContainer
@@ -57,8 +57,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--steps must be at least 2, got {steps}; the first prediction has no scribbles yet")
     if args.seed < 0:
         raise UsageError(f"--seed must not be negative, got {args.seed}")
-    if not 1 <= args.flips <= MOST_FLIPS:
-        raise UsageError(f"--flips must lie between 1 and {MOST_FLIPS}, got {args.flips}")
+    check_passes(args.flips, None)
     if args.image is not None and (args.weights is not None or args.cache is not None or args.flips != 1):
         raise UsageError("--weights, --flips and --cache are those of this process; leave them out beside --image")
     kinds = {JSON_NAME: LOOP_JSON, CSV_NAME: LOOP_CSV, PLOT_NAME: PLOT}

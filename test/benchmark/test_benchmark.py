@@ -309,6 +309,18 @@ def test_a_row_of_a_body_names_the_body_in_its_command(part):
     assert vars(repeated) == vars(session.options)
 
 
+def test_a_folder_here_is_named_as_it_is_found_in_another_clone(monkeypatch, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "bodies").symlink_to(tmp_path / "kept")
+    monkeypatch.chdir(tmp_path / "here")
+    options = console.Parser(prog="benchmark")
+    add_arguments(options)
+    session = SimpleNamespace(options=options.parse_args(["flips", "--bodies", "bodies"]))
+    assert session.options.bodies == str(tmp_path / "here" / "bodies")
+    assert "--bodies bodies" in command(session, "flips")
+
+
 def test_flips_are_measured_in_what_the_product_computes_in():
     def session(*precisions):
         return SimpleNamespace(precisions=lambda device: precisions)

@@ -198,7 +198,7 @@ COMPARING = [
     evaluation_(
         "handover with 0 flips",
         lambda w: ["handover", "--cases", str(w / "data"), "--out", str(w.out), "--flips", "0"],
-        "--flips must lie between 1 and 8",
+        "--flips must lie between 1 (no mirroring) and 8",
     ),
     evaluation_(
         "handover with an overlap of 2",

@@ -142,6 +142,17 @@ def test_simulation_rounds_what_is_stored_and_keeps_statistics_exact():
         assert not torch.equal(x - 1.0, torch.zeros(1, 1, 4))
 
 
+def test_simulation_leaves_alone_what_it_looks_at():
+    x = torch.full((2, 4), 1.0) + 2**-12
+    before = x.clone()
+    with Simulated(torch.float16):
+        views = [x.view(4, 2), x[0], x.t(), x.unsqueeze(0), *x.split(1)]
+        assert torch.equal(x, before)
+        assert torch.equal(views[0] * 1, torch.ones(4, 2))
+        x.add_(0)  # stored anew
+    assert torch.equal(x, torch.ones(2, 4))
+
+
 def test_the_command_writes_the_proof_and_nothing_else(tree, trained, tmp_path, capsys):
     folder = tmp_path / "copy"
     folder.mkdir()

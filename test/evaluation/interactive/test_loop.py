@@ -241,8 +241,8 @@ def test_what_was_kept_is_not_used_where_the_weights_are_described_otherwise(box
     [
         ("--steps", "1", "--steps must be at least 2"),
         ("--seed", "-1", "--seed must not be negative"),
-        ("--flips", "0", "--flips must lie between 1 and 8, got 0"),
-        ("--flips", "99", "--flips must lie between 1 and 8, got 99"),
+        ("--flips", "0", "--flips must lie between 1 (no mirroring) and 8, got 0"),
+        ("--flips", "99", "--flips must lie between 1 (no mirroring) and 8, got 99"),
     ],
 )
 def test_mistakes_end_in_a_sentence(
