@@ -110,7 +110,7 @@ class Agreement:
     cases : int
         Whose masks were compared.
     mean_dice, least_dice : float
-        Of the two masks of a case; 1 where both are empty.
+        Of the two masks of a case; cases in which both are empty do not count.
     """
 
     cases: int

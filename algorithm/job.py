@@ -249,7 +249,7 @@ class Segmenter:
         watch, progress, key = watch or Stopwatch(), progress or Progress(logging.DEBUG), None
         if cache is not None and cache.usable:
             with watch.stage("cache"):
-                key = self._key(pair, settings)
+                key = self.key(pair, settings)
                 seen = cache.find(key, self.predictor.execution)
             if seen is not None:
                 progress.say("the network saw this case in an earlier call; its probability is used again")
@@ -262,7 +262,7 @@ class Segmenter:
                 cache.keep(key, seen)
         return seen
 
-    def _key(self, pair: PetCt, settings: InferenceSettings) -> str:
+    def key(self, pair: PetCt, settings: InferenceSettings) -> str:
         """Return the hash of all that decides what the network sees, but for the time that there was for it.
 
         Of how it is computed the device's kind and the number format count. What tuning chooses besides can differ

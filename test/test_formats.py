@@ -34,6 +34,7 @@ from synthesis.study import synthesise_many
 from synthesis.style import Style
 from test.conftest import ROOT
 from test.support.anatomy import schematic_map
+from training.mistakes import Mistakes
 from training.splits import Split
 
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -70,6 +71,7 @@ TABLES = (
     ("metrics.json", "Figure", keys(Scores)),
     ("interact.json", "Key of a curve", keys(Curve)),
     ("split.json", "Key", keys(Split)),
+    ("mistakes.json", "Key of a case", keys(Mistakes)),
     ("A synthetic body's lesions.json", "Key of `style`", keys(Style)),
     ("A synthetic body's lesions.json", "Key of a planted lesion", keys(LesionRecord)),
     ("Hand-over bundle", "Key", keys(Manifest)),

@@ -53,6 +53,12 @@ COMMANDS = {
         "Choose threshold and clean-up of the mask on validation cases",
         f"{PROGRAM} cleanup --weights runs/autopet/last.json --cases validation --out cleanup.csv --write",
     ),
+    "mistakes": _command(
+        "mining",
+        "add_mistakes",
+        "List where a network errs on training cases, for fit --mistakes",
+        f"{PROGRAM} mistakes --weights runs/base/last.json --cases studies --cache cache --out mistakes.json",
+    ),
     "resampling": _command(
         "resampling",
         "add_resampling",

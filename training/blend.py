@@ -21,11 +21,15 @@ from torch import Tensor
 from algorithm.description import PrecisionProof
 from algorithm.errors import OutputError, UsageError
 from algorithm.outputs import is_one_of
-from algorithm.weights import Checkpoint, load_checkpoint, save_checkpoint
+from algorithm.weights import Checkpoint, load_checkpoint
+from training.export import export
 from training.options import BlendOptions, parsed_as
 from training.start import ancestors, data_seen, differences
 
 log = logging.getLogger(__name__)
+
+_OF_ITS_RUN = ("validation", "steps")
+"""What a checkpoint's provenance says of its own parameters, and so not of a blend's."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -40,6 +44,8 @@ def main(args: argparse.Namespace) -> int:
 def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out: Path, name: str) -> Path:
     """Blend checkpoints as :func:`blended` does, and return the description's path in the folder ``out``.
 
+    Where that blend lies there already, what was chosen or measured of it since stays.
+
     Raises
     ------
     OutputError
@@ -50,12 +56,13 @@ def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out:
         raise OutputError(f"{target} is what the checkpoint is made from; choose another --out or --name")
     first, last = load_checkpoint(first_path), [load_checkpoint(path) for path in last_paths]
     seen = {data["name"]: data for each in last for data in data_seen(each.description.provenance)}
+    of_last = {key: value for key, value in last[0].description.provenance.items() if key not in _OF_ITS_RUN}
     description = dataclasses.replace(
         last[0].description,
         name=name,
         precision=PrecisionProof(),
         provenance={
-            **last[0].description.provenance,
+            **of_last,
             "data": list(seen.values()),
             "blend": {
                 "share": share,
@@ -64,7 +71,7 @@ def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out:
             },
         },
     )
-    return save_checkpoint(out, name, blended(first, last, share), description)
+    return export(out, name, blended(first, last, share), description)
 
 
 def blended(first: Checkpoint, last: Sequence[Checkpoint], share: float) -> Mapping[str, Tensor]:

@@ -31,13 +31,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from algorithm.cases import Case, Skipped, read_study, reason
+from algorithm.cases import Case, Skipped, read_study
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
 from algorithm.images import AIR_HU
 from algorithm.jsonfile import read_json
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 from training.organ_maps import organ_map_of, read_organs
+from training.studies import why_left_out
 
 FORMAT = 6
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
@@ -57,6 +58,9 @@ MARGIN_MM = 20.0
 synthetic bodies)."""
 
 _DAY_S = 86_400.0
+_PART = re.compile(r".+-[0-9a-f]{12}\.[0-9a-f]{32}\.part")
+"""An entry that is being made."""
+
 _LISTS = ("tumour_points", "background_points", "tumour_ct", "tumour_pet")
 
 Spacing = tuple[float, float, float]
@@ -183,7 +187,7 @@ def build_cache(
     """
     for part in folder.glob("*.part"):  # what killed runs left; a younger one may be another run's work
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _DAY_S:
+            if _PART.fullmatch(part.name) and time.time() - part.stat().st_mtime > _DAY_S:
                 shutil.rmtree(part)
     work = partial(_prepare, folder=folder, spacing=spacing)
     missing = sum(not _is_ready(folder / _entry_name(case, spacing)) for case in cases)
@@ -250,7 +254,7 @@ def _prepare(case: Case, *, folder: Path, spacing: Spacing) -> CachedCase | Skip
     except OutputError:
         raise
     except UserError as error:
-        return Skipped(case.name, re.sub(r",? or use --no-checks \w+", "", reason(error, case)))
+        return Skipped(case.name, why_left_out(error, case))
     except OSError as error:
         raise OutputError(f"cannot write the cache entry {entry}: {error.strerror or error}") from error
 

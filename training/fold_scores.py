@@ -78,7 +78,7 @@ def score_fold(
     processes.wait()  # none may find the scores that another is about to write
     segmenter = Segmenter([load_checkpoint(checkpoint)], device.type, precision)
     folder = checkpoint.parent.parent / "masks"
-    rows: list[Row] = []
+    own: list[list[Row]] = []
     for case in processes.own(cases):
         study = read_study(case)
         masks = {name: _threshold(study, rule) for name, rule in BASELINES.items()}
@@ -87,8 +87,8 @@ def score_fold(
             masks[_method(count)] = segmenter.segment(case.ct, case.pet, settings, progress=_SILENT).mask
         for name, mask in masks.items():
             write_mask(mask, study.pet, folder / file_name(name) / f"{file_name(case.name)}.nii.gz")
-        rows += [Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()]
-    rows = sorted(processes.gather(rows), key=lambda row: key["cases"].index(row.case))
+        own.append([Row(case.name, case.patient, fold, name, _score(study, mask)) for name, mask in masks.items()])
+    rows = [row for of_case in processes.gather(own) for row in of_case]
     for name, scored in itertools.groupby(rows, key=lambda row: row.case):
         log.info("  %s: Dice %s", name, ", ".join(f"{row.method} {row.scores.dice:.3f}" for row in scored))
     if processes.is_first:

@@ -24,6 +24,7 @@ _CASES = (
     "Cases with truth: a folder (AutoPET, nnU-Net raw, HECKTOR) or a CSV with the columns case, ct, pet and truth."
 )
 _LAYOUT = "Layout of the folders. By default it is recognised."
+_WORKERS = "Processes that preprocess, 3 GB each."
 
 
 def _default_workers() -> int:
@@ -34,6 +35,11 @@ def _default_workers() -> int:
 
 _MOST = 1_000_000  # of anything that is counted
 _COARSEST_MM = 100.0
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and not 1 <= value <= _MOST:
+        raise UsageError(f"--{name.replace('_', '-')} must lie between 1 and {_MOST:,}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,11 @@ class DataOptions:
     layout: Layout | None = option(None, _LAYOUT)
     share: tuple[float, ...] | None = option(
         None, "Share of the crops that each --cases gives. By default by their numbers of cases.", metavar="S"
+    )
+    mistakes: Path | None = option(
+        None,
+        "Errors of a network in these cases, from `python -m training mistakes`, to cut crops around.",
+        metavar="FILE",
     )
     cache: Path = option(REQUIRED, "Folder in which preprocessed cases are kept.", metavar="DIR")
     out: Path = option(REQUIRED, "Folder of the run.", metavar="DIR")
@@ -103,7 +114,7 @@ class RunningOptions:
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
     threads: int | None = option(None, "Threads on the processor. By default all cores'.", metavar="N")
-    workers: int = option(_default_workers, "Processes that preprocess, 3 GB each.", metavar="N")
+    workers: int = option(_default_workers, _WORKERS, metavar="N")
     crop_threads: int | None = option(
         None, "Threads that augment. By default 1 beside a CPU and 8 beside a GPU.", metavar="N"
     )
@@ -117,9 +128,7 @@ class RunningOptions:
 
     def __post_init__(self) -> None:
         for name in ("save_every", "validate_every", "crop_threads", "workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= _MOST:
-                raise UsageError(f"--{name.replace('_', '-')} must lie between 1 and {_MOST:,}, got {value}")
+            _check_count(name, getattr(self, name))
         if not self.time_budget >= 0:
             raise UsageError(
                 f"--time-budget must be a number of seconds that is not negative, got {self.time_budget:g}"
@@ -222,6 +231,24 @@ class CleanupOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MistakesOptions:
+    """``python -m training mistakes``."""
+
+    weights: Path = option(REQUIRED, "Checkpoint (its .json) whose errors are wanted.", metavar="FILE")
+    cases: tuple[Path, ...] = option(
+        REQUIRED, f"{_CASES} Repeatable.", "--cases", "--data", nargs=None, action="append", metavar="DIR"
+    )
+    cache: Path = option(REQUIRED, "Folder in which preprocessed cases are kept.", metavar="DIR")
+    out: Path = option(REQUIRED, "JSON of the places.", metavar="FILE")
+    layout: Layout | None = option(None, _LAYOUT)
+    workers: int = option(_default_workers, _WORKERS, metavar="N")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
+
+    def __post_init__(self) -> None:
+        _check_count("workers", self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlendOptions:
     """``python -m training blend``."""
 
@@ -260,6 +287,11 @@ def add_crossvalidate(parser: argparse.ArgumentParser) -> None:
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``resampling``."""
     add_options(parser, ResamplingOptions)
+
+
+def add_mistakes(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``mistakes``."""
+    add_options(parser, MistakesOptions)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

@@ -74,13 +74,13 @@ class Processes:
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         return bool(flags)
 
-    def gather(self, items: list[Item]) -> list[Item]:
-        """Join the lists of all processes, in the order of their ranks."""
+    def gather(self, results: list[Item]) -> list[Item]:
+        """Join what all processes made, one result for each item of their :meth:`own`, in the items' order."""
         if self.count == 1:
-            return items
+            return results
         lists: list[Any] = [None] * self.count
-        dist.all_gather_object(lists, items)
-        return [item for part in lists for item in part]
+        dist.all_gather_object(lists, results)
+        return [part[turn] for turn in range(len(lists[0])) for part in lists if turn < len(part)]
 
     def wait(self) -> None:
         """Return once every process has come here."""

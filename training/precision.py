@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from algorithm.description import LOW_PRECISIONS, Agreement, Description, PrecisionProof
-from algorithm.errors import InvalidImageError
+from algorithm.errors import InvalidImageError, MissingInputError
 from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
@@ -192,6 +192,12 @@ def main(args: argparse.Namespace) -> int:
                 log.info("  %s", case.name)
 
     proof = prove_precision(build_network(checkpoint), checkpoint.description, prepared(), device)
+    if proof == PrecisionProof():
+        folders = ", ".join(map(str, options.cases))
+        raise MissingInputError(
+            f"no usable case in {folders} gets a mask, so nothing is proved and {checkpoint.path} stays as it is; "
+            "add cases with tumours"
+        )
     log.info(tell(proof))
     describe_again(checkpoint, precision=proof)
     log.info("written to %s", checkpoint.path)

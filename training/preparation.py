@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import read_json
 from algorithm.network.architecture import Architecture
-from training.cache import Cache, CachedCase, Spacing, build_cache, tumour_statistics
+from training.cache import Cache, CachedCase, Spacing, Statistics, build_cache, tumour_statistics
+from training.mistakes import Mistakes, read_mistakes
 from training.options import DataOptions
 from training.parallel import Processes
 from training.sampling import Source
@@ -55,24 +56,33 @@ class PreparedData:
         Likewise.
     shares : tuple of float
         Share of the crops that each gives.
+    mistakes : mapping
+        Where another network erred, by the cases' names.
     """
 
     datasets: tuple[DataSet, ...]
     caches: tuple[Cache, ...]
     shares: tuple[float, ...]
+    mistakes: Mapping[str, Mistakes] = field(default_factory=dict)
 
     def sources(self, patients: Iterable[str]) -> tuple[Source, ...]:
         """Return the training cases of these patients, by data folder."""
         wanted = set(patients)
-        return tuple(
-            Source(cache.of(wanted), share) for cache, share in zip(self.caches, self.shares, strict=True)
-        )
+        found = []
+        for cache, share in zip(self.caches, self.shares, strict=True):
+            cases = cache.of(wanted)
+            known = [(case, self.mistakes[case.name]) for case in cases if case.name in self.mistakes]
+            missed = tuple((case, place) for case, each in known for place in each.missed)
+            false = tuple((case, place) for case, each in known for place in each.false)
+            found.append(Source(cases, share, missed, false))
+        return tuple(found)
 
     def names(self, patients: Iterable[str]) -> list[dict[str, Any]]:
         """Return each data folder's name with the number of these patients' cases and its share of the crops."""
         sources = self.sources(patients)
         return [
             {"name": dataset.folder.resolve().name, "cases": len(source.cases), "share": source.share}
+            | ({"missed": len(source.missed), "false": len(source.false)} if self.mistakes else {})
             for dataset, source in zip(self.datasets, sources, strict=True)
         ]
 
@@ -96,6 +106,7 @@ def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Pro
         raise UsageError(
             f"--share takes one positive number per --cases, got {len(data.share)} for {len(data.cases)}"
         )
+    mistakes = read_mistakes(data.mistakes, spacing) if data.mistakes else {}
     datasets = tuple(find_cases(folder, data.layout) for folder in data.cases)
     _check_names(datasets)
     caches = []
@@ -117,7 +128,24 @@ def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Pro
                 f"none of the cases in {dataset.folder} is usable; the reasons are listed above"
             )
         caches.append(cache)
-    return PreparedData(datasets, tuple(caches), tuple(data.share or (len(cache.cases) for cache in caches)))
+    shares = tuple(data.share or (len(cache.cases) for cache in caches))
+    return PreparedData(datasets, tuple(caches), shares, _of_these(mistakes, caches))
+
+
+def _of_these(mistakes: Mapping[str, Mistakes], caches: Sequence[Cache]) -> dict[str, Mistakes]:
+    """Return the mistakes in cases that are here as they were when the mistakes were made; log how many."""
+    hashes = {case.name: case.sha256 for cache in caches for case in cache.cases}
+    kept = {name: each for name, each in mistakes.items() if hashes.get(name) == each.sha256}
+    if mistakes:
+        missed, false = (sum(len(getattr(each, kind)) for each in kept.values()) for kind in ("missed", "false"))
+        log.info("mistakes: %d missed lesions and %d false pieces in %d of the cases", missed, false, len(kept))
+    if len(kept) < len(mistakes):
+        log.warning(
+            "%d of the %d cases with listed mistakes are not here, or have changed since; theirs are left out",
+            len(mistakes) - len(kept),
+            len(mistakes),
+        )
+    return kept
 
 
 def split_patients(data: PreparedData, rule: str, seed: int) -> Split:
@@ -202,12 +230,8 @@ def describe(
     """
     check_normalisations(ct, pet)
     measured = {modality: tumour_statistics(training_cases, modality) for modality in ("ct", "pet")}
-    if ct is None:
-        inside = measured["ct"]
-        ct = Normalisation("z-score-stored", inside.low, inside.high, inside.mean, inside.std)
-    if pet is None:
-        inside = measured["pet"]
-        pet = Normalisation("z-score-stored", 0.0, inside.high, inside.mean, inside.std)
+    ct = ct or _measured("ct", measured["ct"], measured["ct"].low)
+    pet = pet or _measured("pet", measured["pet"], 0.0)
     try:
         return Description(
             name=name,
@@ -224,6 +248,16 @@ def describe(
         )
     except ValueError as error:
         raise UsageError(f"these options do not make a checkpoint: {error}") from error
+
+
+def _measured(modality: str, inside: Statistics, low: float) -> Normalisation:
+    try:
+        return Normalisation("z-score-stored", low, inside.high, inside.mean, inside.std)
+    except ValueError as error:
+        raise UsageError(
+            f"the tumours of the training cases give no normalisation of the {modality.upper()}: {error}; give "
+            f"--{modality}-normalisation"
+        ) from error
 
 
 def check_normalisations(ct: Normalisation | None, pet: Normalisation | None) -> None:

@@ -127,6 +127,8 @@ class Recipe:
     hard_voxels : float
         Share of a crop's voxels over which the cross-entropy is the mean, see
         :class:`training.losses.DeepSupervisionLoss`.
+    mistaken : float
+        Share of the crops around places where another network erred, in a data set where such are known.
     organ_weight : float
         Weight of the loss of the organs, see :mod:`training.organs`; 0 trains without them.
     seed : int
@@ -160,6 +162,9 @@ class Recipe:
         "Take the cross-entropy over this share of a crop's voxels, the hardest; 1 takes all.",
         metavar="SHARE",
     )
+    mistaken: float = option(
+        0.5, "Share of the crops that are cut around places of --mistakes, where there are such.", metavar="SHARE"
+    )
     organ_weight: float = option(
         0.5, "Weight of naming organs where cases have organ maps; 0 leaves it out.", metavar="W"
     )
@@ -178,6 +183,8 @@ class Recipe:
             raise ValueError(f"seed must be at least 0 and below {_SEEDS}, got {self.seed}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        if not 0 <= self.mistaken <= 1:
+            raise ValueError(f"mistaken must lie between 0 and 1, got {self.mistaken}")
         if not 0 < self.hard_voxels <= 1:
             raise ValueError(f"hard_voxels must be above 0 and at most 1, got {self.hard_voxels}")
 

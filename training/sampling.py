@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from algorithm.images import AIR_HU
 from algorithm.preprocessing import normalise
 from training.augmentation import build_augmentation, draw_misalignment, draw_turning
 from training.cache import CachedCase
+from training.mistakes import Place
 from training.organ_maps import UNKNOWN
 from training.recipe import Augmentation
 
@@ -39,10 +40,21 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Training cases of one data set, and the share of the crops that they give."""
+    """Training cases of one data set.
+
+    Attributes
+    ----------
+    cases : tuple of CachedCase
+    share : float
+        Of the crops that they give.
+    missed, false : tuple of (CachedCase, Place)
+        Places in these cases where another network erred: missed lesions, and pieces that are none.
+    """
 
     cases: tuple[CachedCase, ...]
     share: float
+    missed: tuple[tuple[CachedCase, Place], ...] = ()
+    false: tuple[tuple[CachedCase, Place], ...] = ()
 
 
 class CropSampler:
@@ -59,16 +71,25 @@ class CropSampler:
         Patch and normalisation.
     augmentation : Augmentation
     seed : int
+    mistaken : float
+        Share of the crops of a source with such places that are cut around a missed lesion in place of any lesion,
+        or around a false piece in place of any background.
     """
 
     def __init__(
-        self, sources: Sequence[Source], description: Description, augmentation: Augmentation, seed: int
+        self,
+        sources: Sequence[Source],
+        description: Description,
+        augmentation: Augmentation,
+        seed: int,
+        mistaken: float = 0.0,
     ) -> None:
         self.sources = tuple(source for source in sources if source.cases and source.share > 0)
         with_tumour = (
-            Source(tuple(case for case in source.cases if case.tumour_ml > 0), source.share)
+            replace(source, cases=tuple(case for case in source.cases if case.tumour_ml > 0))
             for source in self.sources
         )
+        self.mistaken = mistaken
         self.with_tumour = tuple(source for source in with_tumour if source.cases)
         self.description = description
         self.augmentation = augmentation
@@ -84,9 +105,7 @@ class CropSampler:
         """Return the crop of this number, each tensor (1, H, W, D)."""
         rng = np.random.default_rng([self.seed, number])
         around_tumour = number % 2 == 0
-        case = self.draw_case(number, rng)
-        points = case.tumour_points() if around_tumour else case.background_points()
-        centre = points[rng.integers(len(points))]
+        case, centre = self.draw_centre(number, rng)
         patch = self.description.patch
         start = _draw_start(centre, case.size, patch, rng)
         turning = draw_turning(self.augmentation, rng)
@@ -124,12 +143,19 @@ class CropSampler:
             }
         return self.threads.transforms[turning]
 
-    def draw_case(self, number: int, rng: np.random.Generator) -> CachedCase:
-        """Draw the case that gives the crop of this number."""
-        sources = self.with_tumour if number % 2 == 0 else self.sources
+    def draw_centre(self, number: int, rng: np.random.Generator) -> tuple[CachedCase, NDArray[np.int32]]:
+        """Draw the case that gives the crop of this number, and the voxel (x, y, z) around which it is cut."""
+        around_tumour = number % 2 == 0
+        sources = self.with_tumour if around_tumour else self.sources
         shares = np.array([source.share for source in sources])
         source = sources[rng.choice(len(sources), p=shares / shares.sum())]
-        return source.cases[rng.integers(len(source.cases))]
+        mistakes = source.missed if around_tumour else source.false
+        if mistakes and rng.random() < self.mistaken:
+            case, place = mistakes[rng.integers(len(mistakes))]
+            return case, np.array(place, np.int32)
+        case = source.cases[rng.integers(len(source.cases))]
+        points = case.tumour_points() if around_tumour else case.background_points()
+        return case, points[rng.integers(len(points))]
 
 
 def cut(

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from algorithm.description import Description, Normalisation, PrecisionProof
-from algorithm.errors import UsageError
-from algorithm.files import check_writable, claimed, is_same_file
+from algorithm.errors import OutputError, UsageError
+from algorithm.files import check_writable, claimed
 from algorithm.inference.device import choose_device
 from algorithm.inference.memory import reuse_freed_memory
-from algorithm.outputs import remove_earlier
+from algorithm.outputs import is_one_of, remove_earlier
 from algorithm.weights import DESCRIPTION, WEIGHTS, Checkpoint, build_network, describe_again, load_checkpoint
 from training.cache import CachedCase
 from training.device import autocast_dtype
@@ -100,9 +100,11 @@ class Session:
         Raises
         ------
         UserError
-            The options make no network, or the folder holds another run.
+            The options make no network, the folder holds another run, or the run would overwrite its start.
         """
         recipe = self.options.recipe
+        if initial and is_one_of(initial, [out / "last.json", out / "best.json"]):
+            raise OutputError(f"--init {initial} is what this run would write; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         training, validation = data.cases(split.train), data.cases(split.validation)
         log.info(
@@ -120,7 +122,8 @@ class Session:
             log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)
         if self.processes.is_first:
             if not resumed:
-                _remove_best(out, initial)
+                best = out / "best.json"  # of an earlier run
+                remove_earlier({best.with_suffix(".safetensors"): WEIGHTS, best: DESCRIPTION})
             for role, (path, count) in write_lists(data, split, out).items():
                 log.info("%s: %d cases, listed in %s", role, count, path)
             write_split(split, out / "split.json")
@@ -221,13 +224,6 @@ def open_session(options: TrainingOptions) -> Iterator[Session]:
             yield Session(options, device, processes, deadline)
         finally:
             leave_processes()
-
-
-def _remove_best(out: Path, initial: Path | None) -> None:
-    """Remove the best checkpoint that an earlier run left; one that this run starts from stays."""
-    best = out / "best.json"
-    if DESCRIPTION.is_earlier(best) and not (initial and is_same_file(best, initial)):
-        remove_earlier({best.with_suffix(".safetensors"): WEIGHTS, best: DESCRIPTION})
 
 
 def _normalisation(given: str | None, initial: Normalisation | None) -> Normalisation | None:

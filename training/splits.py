@@ -80,7 +80,10 @@ def fold_split(patients: Iterable[str], fold: int, folds: int, seed: int = 0) ->
     """
     ordered = sorted(set(patients))
     if not 2 <= folds <= len(ordered):
-        raise UsageError(f"the number of folds must lie between 2 and the {len(ordered)} patients, got {folds}")
+        raise UsageError(
+            f"the number of folds must lie between 2 and the {len(ordered)} patients (synthetic bodies of one "
+            f"anatomy count as one), got {folds}"
+        )
     shuffled = list(ordered)
     random.Random(seed).shuffle(shuffled)
     held_back = set(shuffled[fold::folds])

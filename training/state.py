@@ -65,6 +65,7 @@ def fingerprint(
     parts["training cases"] = [
         [source.share, [[case.name, case.sha256] for case in source.cases]] for source in sources
     ]
+    parts["mistakes"] = [[[case.name, *place] for case, place in (*each.missed, *each.false)] for each in sources]
     return {key: json.dumps(value, sort_keys=True) for key, value in parts.items()} | {"computed in": str(dtype)}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from algorithm.cases import Case, Layout, Study, find_cases, read_study
+from algorithm.cases import Case, Layout, Study, find_cases, read_study, reason
 from algorithm.description import Description
 from algorithm.errors import UserError
 from algorithm.images import PetCt
@@ -32,9 +33,14 @@ def read_studies(folder: Path, layout: Layout | None) -> Iterator[tuple[Case, St
         try:
             study = read_study(case)
         except UserError as error:
-            log.warning("skipped %s: %s", case.name, error)
+            log.warning("skipped %s: %s", case.name, why_left_out(error, case))
             continue
         yield case, study
+
+
+def why_left_out(error: UserError, case: Case) -> str:
+    """Return an error's sentence without the case's folders, and without an option that training has not."""
+    return re.sub(r",? or use --no-checks \w+", "", reason(error, case))
 
 
 def prepare_study(case: Case, study: Study, how: Description) -> EnsembleCase:

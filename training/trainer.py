@@ -118,7 +118,7 @@ class Trainer:
         self.validation = tuple(validation)
         self.device = device
         self.processes = processes or Processes()
-        self.sampler = CropSampler(sources, description, recipe.augmentation, recipe.seed)
+        self.sampler = CropSampler(sources, description, recipe.augmentation, recipe.seed, recipe.mistaken)
         self.dtype = autocast_dtype(recipe.precision, device)
         self.kernels: AbstractContextManager[object] = nullcontext()
         self.fingerprint = fingerprint(description, recipe, sources, self.dtype)

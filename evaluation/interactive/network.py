@@ -8,21 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 from numpy.typing import NDArray
 
-from algorithm.callcache import CallCache, key_of
-from algorithm.callcache import Seen as Looked
+from algorithm.callcache import CallCache
 from algorithm.cases import Case
-from algorithm.description import Description
 from algorithm.errors import OutputError
 from algorithm.guidance import guide
 from algorithm.images import PetCt, read_pet_ct
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.jsonfile import read_json
-from algorithm.postprocessing import clean_mask
 from algorithm.preprocessing import restore
 from algorithm.scribbles import parse_scribbles
+from algorithm.segmentation import mask_on
 from algorithm.weights import Checkpoint
 
 
@@ -83,35 +80,25 @@ class InProcess:
 
     def _see(self, case: Case) -> Seen:
         pair = read_pet_ct(case.ct, case.pet)
-        looked = self._looked_at(case, pair)
-        probability = np.concatenate(list(restore(looked.prediction.probability, looked.grid, pair.pet)))
-        suv, how = sitk.GetArrayFromImage(pair.pet), self._description
-        mask = (probability > how.threshold).astype(np.uint8)
-        mask = clean_mask(mask, suv, pair.pet.GetSpacing(), how.postprocessing)
-        return Seen(mask, probability, suv, sitk.GetArrayFromImage(pair.ct), pair.pet.GetSpacing())
+        looked = self.segmenter.look(pair, self.settings, cache=self._cache_of(pair))
+        probability = looked.prediction.probability
+        return Seen(
+            mask_on(probability, looked.grid, pair.pet, self.checkpoints[0].description),
+            np.concatenate(list(restore(probability, looked.grid, pair.pet))),
+            sitk.GetArrayFromImage(pair.pet),
+            sitk.GetArrayFromImage(pair.ct),
+            pair.pet.GetSpacing(),
+        )
 
-    @property
-    def _description(self) -> Description:
-        return self.checkpoints[0].description
-
-    def _looked_at(self, case: Case, pair: PetCt) -> Looked:
-        """Return what the network sees in a case, from an earlier run where it is kept."""
+    def _cache_of(self, pair: PetCt) -> CallCache | None:
+        """Return the case's own folder in the cache, which forgets other cases as soon as it keeps one."""
         if self.cache is None:
-            return self.segmenter.look(pair, self.settings)
-        key = self._key(case)
-        cache = CallCache(self.cache / key)
-        looked = cache.find(key, self.segmenter.predictor.execution)
-        if looked is None:
-            looked = self.segmenter.look(pair, self.settings)
-            try:
-                cache.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(
-                    f"cannot keep probabilities in {self.cache}: {error.strerror or error}; choose another --cache"
-                ) from error
-            cache.keep(key, looked)
-        return looked
-
-    def _key(self, case: Case) -> str:
-        how = (self.settings.flips, self.settings.everywhere, self.segmenter.device.type, torch.__version__)
-        return key_of((case.ct, case.pet), how, [each.description.identity for each in self.checkpoints])
+            return None
+        folder = self.cache / self.segmenter.key(pair, self.settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep probabilities in {self.cache}: {error.strerror or error}; choose another --cache"
+            ) from error
+        return CallCache(folder)

@@ -257,7 +257,7 @@ def test_what_tuning_chose_does_not_make_another_case(checkpoint: Path) -> None:
         Tuning("bfloat16", 1, channels_last=True, threads=1),
     ):
         segmenter.predictor.use(tuning)
-        keys.add(segmenter._key(pair, QUICK))
+        keys.add(segmenter.key(pair, QUICK))
     assert len(keys) == 2
 
 

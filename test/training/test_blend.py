@@ -10,7 +10,7 @@ from algorithm.description import Agreement, Description, Normalisation, Precisi
 from algorithm.errors import OutputError, UsageError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.weights import load_checkpoint, save_checkpoint
+from algorithm.weights import describe_again, load_checkpoint, save_checkpoint
 from training.__main__ import main
 from training.blend import blended, write_blend
 from training.start import check_never_saw
@@ -87,6 +87,21 @@ def test_what_was_proved_of_one_end_is_not_said_of_the_blend(first: Path, last: 
     assert read_description(last).precision.allows("bfloat16")
     ends = [read_description(path).sha256 for path in (first, last)]
     assert description.provenance["blend"] == {"share": 0.25, "first": ends[0], "last": [ends[1]]}
+
+
+def test_what_was_chosen_of_a_blend_stays_and_what_its_end_scored_is_not_its_own(
+    first: Path, last: Path, tmp_path: Path
+) -> None:
+    scored = load_checkpoint(last)
+    describe_again(scored, provenance={**scored.description.provenance, "steps": 7, "validation": {"dice": 0.9}})
+    path = write_blend(first, [last], 0.5, tmp_path / "blend", "half")
+    assert not read_description(path).provenance.keys() & {"steps", "validation"}
+    describe_again(load_checkpoint(path), threshold=0.3)
+
+    assert write_blend(first, [last], 0.5, tmp_path / "blend", "half") == path
+    assert read_description(path).threshold == 0.3
+    write_blend(first, [last], 0.25, tmp_path / "blend", "half")
+    assert read_description(path).threshold == 0.5
 
 
 def test_several_last_ones_count_by_their_mean(first: Path, last: Path, tmp_path: Path) -> None:

@@ -263,14 +263,17 @@ def test_a_cache_that_cannot_be_written_is_the_users_business(tmp_path):
 
 def test_what_killed_runs_left_half_made_is_removed_after_a_day(tmp_path):
     root = write_tree(tmp_path / "data", "a")
-    old, new = tmp_path / "cache/b-0123.part", tmp_path / "cache/c-4567.part"
-    for part in (old, new):
+    names = (f"b-{12 * '0'}.{32 * 'a'}.part", f"c-{12 * '1'}.{32 * 'b'}.part", "download.part")
+    old, new, anothers = (tmp_path / "cache" / name for name in names)
+    for part in (old, new, anothers):
         part.mkdir(parents=True)
         (part / "ct.npy").touch()
     os.utime(old, (0, 0))
+    os.utime(anothers, (0, 0))
     build(root, tmp_path)
     assert not old.exists()
     assert new.exists()
+    assert anothers.exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another shape"])

@@ -106,6 +106,18 @@ def test_a_new_run_leaves_nothing_of_the_earlier_one_s_validation(tree, cache_fo
     assert not any(path.exists() for path in earlier)
 
 
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_run_does_not_overwrite_what_it_starts_from(tree, cache_folder, trained, tmp_path, capsys, name):
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"{name}{suffix}").write_bytes(trained.with_suffix(suffix).read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    start = tmp_path / f"{name}.json"
+
+    assert main(options(tree, cache_folder, tmp_path, "--steps", "1", "--init", str(start))) == 2
+    assert f"--init {start} is what this run would write; choose another --out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_somebody_s_best_is_left(tree, cache_folder, tmp_path):
     (tmp_path / "best.safetensors").write_text("mine")
     assert main(options(tree, cache_folder, tmp_path, "--steps", "1", "--split", "all")) == 0

@@ -13,13 +13,14 @@ import SimpleITK as sitk
 from algorithm.cases import find_cases, list_cases, read_study
 from algorithm.errors import OutputError, UsageError
 from algorithm.images import write_mask
+from algorithm.network.architecture import Architecture
 from evaluation.__main__ import main as evaluation
 from test.support.data_sets import write_autopet, write_autopet_iii, write_hecktor_2022
 from test.support.trees import SPACING, write_tree
 from training.held_back import write_lists
 from training.options import DataOptions
 from training.parallel import Processes
-from training.preparation import PreparedData, prepare, split_patients, stored_folds
+from training.preparation import PreparedData, describe, prepare, split_patients, stored_folds
 from training.splits import Split, write_split
 
 
@@ -167,3 +168,16 @@ def test_studies_without_patients_are_said(
         prepared(tmp_path, root)
     assert ("each case counts as one" in caplog.text) is (said is not None)
     assert (said or "") in caplog.text
+
+
+@pytest.mark.parametrize("modality", ["ct", "pet"])
+def test_tumours_of_one_value_give_no_normalisation(tmp_path: Path, modality: str) -> None:
+    root = write_tree(tmp_path / "set", "a")
+    data = prepared(tmp_path, root)
+    (case,) = data.cases(["a"])
+    values = case.folder / f"tumour_{modality}.npy"
+    np.save(values, np.zeros_like(np.load(values)))
+    with pytest.raises(
+        UsageError, match=rf"no normalisation of the {modality.upper()}: .*--{modality}-normalisation"
+    ):
+        describe("x", Architecture(), (32, 32, 16), SPACING, data.cases(["a"]))

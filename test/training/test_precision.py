@@ -15,7 +15,7 @@ from algorithm.job import Segmenter
 from algorithm.network.attention import BidirectionalAttention
 from algorithm.weights import load_checkpoint, save_checkpoint
 from test.support.checkpoints import random_network
-from test.support.trees import SPACING
+from test.support.trees import SPACING, write_tree
 from training.__main__ import main
 from training.cache import build_cache
 from training.precision import Simulated, prove_precision, tell
@@ -166,6 +166,25 @@ def test_the_command_writes_the_proof_and_nothing_else(tree, trained, tmp_path, 
     assert after.precision.largest_logit > 0
     assert dataclasses.replace(after, precision=PrecisionProof()) == before
     assert "low precision: largest attention logit" in capsys.readouterr().out
+
+
+def test_where_nothing_was_tried_an_earlier_proof_stays(trained, tmp_path, capsys):
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"last{suffix}").write_bytes(trained.with_suffix(suffix).read_bytes())
+    tree = write_tree(tmp_path / "data", "a")
+    suv = next(tree.rglob("SUV.nii.gz"))
+    image = sitk.ReadImage(str(suv))
+    sitk.WriteImage(image * 5000, str(suv))  # in Bq/ml
+    before = read_description(tmp_path / "last.json")
+    assert before.precision != PrecisionProof()
+
+    assert (
+        main(["precision", "--weights", str(tmp_path / "last.json"), "--cases", str(tree), "--device", "cpu"]) == 2
+    )
+    printed = capsys.readouterr()
+    assert "gets a mask, so nothing is proved" in printed.err
+    assert "--no-checks" not in printed.out + printed.err
+    assert read_description(tmp_path / "last.json") == before
 
 
 def test_a_run_ends_with_its_proof(trained):

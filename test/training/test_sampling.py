@@ -35,7 +35,7 @@ def test_a_source_without_tumours_gives_background_alone(cases, description):
     marked = tuple(case for case in cases if case.tumour_ml > 0)
     sampler = CropSampler([Source(marked, 1.0), Source(free, 9.0)], description, STILL, seed=0)
 
-    drawn = [sampler.draw_case(number, np.random.default_rng(number)).name for number in range(40)]
+    drawn = [sampler.draw_centre(number, np.random.default_rng(number))[0].name for number in range(40)]
 
     assert set(drawn[::2]) <= {case.name for case in marked}
     assert {case.name for case in free} <= set(drawn[1::2])
@@ -83,7 +83,7 @@ def test_sources_are_drawn_by_their_shares(cases, description):
     with_tumour = tuple(case for case in cases if case.tumour_ml > 0)
     marked = dataclasses.replace(with_tumour[1], name="marked")
     sampler = CropSampler([Source(with_tumour[:1], 3.0), Source((marked,), 1.0)], description, STILL, seed=0)
-    drawn = [sampler.draw_case(number, np.random.default_rng(number)).name for number in range(400)]
+    drawn = [sampler.draw_centre(number, np.random.default_rng(number))[0].name for number in range(400)]
 
     assert 0.19 < drawn.count("marked") / 400 < 0.31
 

@@ -5,12 +5,14 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from numpy.typing import NDArray
 
 from algorithm.cases import Case
@@ -230,10 +232,15 @@ def test_command_writes_table_json_and_plot(
 
 def test_what_was_kept_is_not_used_where_the_weights_are_described_otherwise(box: Case, tmp_path: Path) -> None:
     paths = [write_checkpoint(tmp_path / str(overlap), overlap=overlap) for overlap in (0.25, 0.5)]
-    one, other = (InProcess([load_checkpoint(path)], device="cpu") for path in paths)
-    assert one.checkpoints[0].description.sha256 == other.checkpoints[0].description.sha256
+    players = [InProcess([load_checkpoint(path)], device="cpu", cache=tmp_path / "cache") for path in paths]
+    assert len({each.checkpoints[0].description.sha256 for each in players}) == 1
+    players[1].segmenter.predictor.execution = replace(
+        players[1].segmenter.predictor.execution, dtype=torch.bfloat16
+    )
 
-    assert one._key(box) != other._key(box)
+    for player in (*players, *players):
+        player.see(box)
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2
 
 
 @pytest.mark.parametrize(
