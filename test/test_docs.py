@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from algorithm import __version__
 from algorithm.__main__ import main
 from algorithm.lesions import MeasuredLesion, Totals
+from algorithm.options import add_run
+from algorithm.parser import Parser
 from test.conftest import ROOT
 from test.support.checkpoints import PUBLISHED, random_network, released_state, write_checkpoint
 from test.support.phantom import TRUTH
@@ -71,6 +74,18 @@ def test_submit(line: str, workspace: Path, tmp_path: Path) -> None:
             shutil.copy(project.weights.with_suffix(kind), project.caller / "my_weights" / f"FILE{kind}")
         result = project.run(program, *options, **settings)
         assert result.returncode == 0, result.stderr
+    elif program == "docker":  # test/container.sh runs the image so
+        strict = (ROOT / "test" / "container_common.sh").read_text(encoding="utf-8")
+        for flag in ("--network none", "--read-only", "--cap-drop ALL", "--memory 8g"):
+            assert flag in line
+            assert flag in strict
+        for mounted in ('"$PWD/test/input:/input:ro"', '"$PWD/out:/output"'):
+            assert f"--volume {mounted}" in line
+        image, *rest = options[options.index("$PWD/out:/output") + 1 :]
+        assert image == f"h2aseg:{__version__}"
+        parser = Parser(prog="run")
+        add_run(parser)
+        assert parser.parse_args(rest).flips == 1
     else:
         assert program == ".venv/bin/python", f"{line} is no command that this test knows"
         run_python(options, workspace)
