@@ -280,8 +280,8 @@ def test_the_readme_says_what_was_measured():
         for name in ("product (s)", "plain, memory reused (s)")
     )
     assert (
-        f"window takes {product['bfloat16']:.1f} s (bfloat16; float32 {product['float32']:.1f} s), the plain network "
-        f"with the same allocator {plain['bfloat16']:.1f} s (float32 {plain['float32']:.1f} s)"
+        f"window takes {product['bfloat16']:.1f} s (bfloat16; float32 {product['float32']:.1f} s), the plain "
+        f"network with the same allocator {plain['bfloat16']:.1f} s (float32 {plain['float32']:.1f} s)"
     ) in readme
 
 
