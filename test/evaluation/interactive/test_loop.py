@@ -5,17 +5,15 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 from numpy.typing import NDArray
 
-from algorithm.cases import Case
+from algorithm.cases import Case, list_cases
 from algorithm.errors import GeometryError, MissingInputError, OutputError
 from algorithm.job import Segmenter
 from algorithm.jsonfile import read_json
@@ -204,8 +202,10 @@ def test_command_writes_table_json_and_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = []
-    look = Segmenter.look
-    monkeypatch.setattr(Segmenter, "look", lambda self, *asked: passes.append(1) or look(self, *asked))
+    predict = Segmenter._predict_in_time
+    monkeypatch.setattr(
+        Segmenter, "_predict_in_time", lambda self, *asked: passes.append(1) or predict(self, *asked)
+    )
     weights = write_checkpoint(tmp_path / "weights")
     arguments = ["interact", "--cases", str(ROOT / "test" / "cases.csv"), "--weights", str(weights)]
     arguments += ["--cache", str(tmp_path / "cache"), "--steps", "3", "--device", "cpu"]
@@ -230,16 +230,14 @@ def test_command_writes_table_json_and_plot(
     assert [s["dice"] for s in again["cases"][0]["steps"]] == [s["dice"] for s in content["cases"][0]["steps"]]
 
 
-def test_what_was_kept_is_not_used_where_the_weights_are_described_otherwise(box: Case, tmp_path: Path) -> None:
+def test_what_was_kept_is_not_used_where_the_weights_are_described_otherwise(tmp_path: Path) -> None:
+    (case,) = list_cases(ROOT / "test" / "cases.csv")
     paths = [write_checkpoint(tmp_path / str(overlap), overlap=overlap) for overlap in (0.25, 0.5)]
     players = [InProcess([load_checkpoint(path)], device="cpu", cache=tmp_path / "cache") for path in paths]
     assert len({each.checkpoints[0].description.sha256 for each in players}) == 1
-    players[1].segmenter.predictor.execution = replace(
-        players[1].segmenter.predictor.execution, dtype=torch.bfloat16
-    )
 
     for player in (*players, *players):
-        player.see(box)
+        player.see(case)
     assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2
 
 
