@@ -122,8 +122,7 @@ class Session:
             log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)
         if self.processes.is_first:
             if not resumed:
-                best = out / "best.json"  # of an earlier run
-                remove_earlier({best.with_suffix(".safetensors"): WEIGHTS, best: DESCRIPTION})
+                _remove_best(out)
             for role, (path, count) in write_lists(data, split, out).items():
                 log.info("%s: %d cases, listed in %s", role, count, path)
             write_split(split, out / "split.json")
@@ -224,6 +223,13 @@ def open_session(options: TrainingOptions) -> Iterator[Session]:
             yield Session(options, device, processes, deadline)
         finally:
             leave_processes()
+
+
+def _remove_best(out: Path) -> None:
+    """Remove the best checkpoint that an earlier run left; weights without a description are somebody else's."""
+    best = out / "best.json"
+    if DESCRIPTION.is_earlier(best):
+        remove_earlier({best.with_suffix(".safetensors"): WEIGHTS, best: DESCRIPTION})
 
 
 def _normalisation(given: str | None, initial: Normalisation | None) -> Normalisation | None:
