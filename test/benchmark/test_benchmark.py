@@ -263,6 +263,13 @@ def test_the_peak_covers_what_was_touched():
     assert peak_host_mib() > block.nbytes / 2**20
 
 
+def test_the_results_commands_can_be_repeated_elsewhere():
+    results = (ROOT / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`(python -m benchmark [^`]+)`", results)
+    assert commands
+    assert not [word for line in commands for word in line.split() if word.startswith("/")]
+
+
 def test_the_readme_says_what_was_measured():
     results = (ROOT / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
     assert results.startswith(_HEAD.strip())
