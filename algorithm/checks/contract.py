@@ -74,7 +74,7 @@ CONTRACT = (
         "overlap",
         f"a CT that shows less than {LEAST_COVER:.0%} of the body that the PET shows, or a PET that shows less "
         "than half of the CT's",
-        noted="how much of the PET's body the CT shows, always in the report; aloud below 75%",
+        noted="how much of the PET's body the CT shows, always in the report; with a warning below 75%",
     ),
     Check(
         "alignment",
@@ -145,6 +145,6 @@ class Checks:
 
 def contract_table() -> str:
     """Return the contract as a Markdown table."""
-    lines = ["| Check | Refused (exit 2) | Corrected aloud | Noted |", "| --- | --- | --- | --- |"]
+    lines = ["| Check | Refused (exit 2) | Corrected, with a message | Noted |", "| --- | --- | --- | --- |"]
     lines += [f"| `{each.name}` | {each.refused} | {each.corrected} | {each.noted} |" for each in CONTRACT]
     return "\n".join(lines)
