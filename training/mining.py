@@ -20,23 +20,19 @@ from algorithm.cases import find_cases
 from algorithm.description import Description
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.inference.predictor import Predictor
-from algorithm.inference.progress import Progress
 from algorithm.job import Segmenter
 from algorithm.outputs import check_free
 from algorithm.postprocessing import lesions
-from algorithm.segmentation import mask_of, segment_prepared
 from algorithm.weights import Checkpoint, load_checkpoint
 from training.cache import CachedCase, Spacing, build_cache
 from training.mistakes import MISTAKES, Mistakes, Place, write_mistakes
 from training.options import MistakesOptions, parsed_as
-from training.validation import prepare_cached
+from training.validation import segment_cached
 
 LEAST_ML = 0.5
 """Smaller pieces are noise, and a lesion's frayed edge."""
 
 log = logging.getLogger(__name__)
-
-_SILENT = Progress(logging.DEBUG)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -71,10 +67,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def find_mistakes(predictor: Predictor, case: CachedCase, how: Description) -> Mistakes:
-    """Segment a case as the product does, without flips, on the network's grid, and compare with its contours."""
-    prepared, pet = prepare_cached(case, how)
-    probability = segment_prepared(predictor, prepared, flips=1, progress=_SILENT).probability
-    mask = mask_of(probability, prepared.prepared, pet, how)
+    """Segment a case as a validation does, and compare with its contours."""
+    mask = segment_cached(predictor, case, how)
     truth = np.array(case.seg().transpose(2, 1, 0))
     least = LEAST_ML * 1000 / float(np.prod(case.spacing))
     return Mistakes(case.sha256, untouched(truth, mask, least), untouched(mask, truth, least))
@@ -93,8 +87,10 @@ def untouched(pieces: NDArray[np.uint8], other: NDArray[np.uint8], least_voxels:
     touched = set(np.unique(labels[other > 0]))
     places = []
     for label, box in enumerate(ndimage.find_objects(labels), 1):
+        if label in touched:
+            continue
         voxels = np.argwhere(labels[box] == label)
-        if label not in touched and len(voxels) >= least_voxels:
+        if len(voxels) >= least_voxels:
             nearest = voxels[((voxels - voxels.mean(0)) ** 2).sum(1).argmin()]
             z, y, x = (int(at) + side.start for at, side in zip(nearest, box, strict=True))
             places.append((x, y, z))

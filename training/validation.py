@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 import torch
+from numpy.typing import NDArray
 
 from algorithm.description import Description
 from algorithm.inference.device import choose_dtype
@@ -99,8 +100,13 @@ def prepare_cached(case: CachedCase, description: Description) -> tuple[Ensemble
     return prepare_case([description], partial(prepare_on_grid, ct, pet)), pet
 
 
-def _score(predictor: Predictor, case: CachedCase, description: Description) -> Scores:
+def segment_cached(predictor: Predictor, case: CachedCase, description: Description) -> NDArray[np.uint8]:
+    """Return the mask, uint8 z, y, x on the network's grid, as the product makes it, without flips."""
     prepared, pet = prepare_cached(case, description)
     probability = segment_prepared(predictor, prepared, flips=1, progress=_SILENT).probability
-    mask = mask_of(probability, prepared.prepared, pet, description)
+    return mask_of(probability, prepared.prepared, pet, description)
+
+
+def _score(predictor: Predictor, case: CachedCase, description: Description) -> Scores:
+    mask = segment_cached(predictor, case, description)
     return measure(case.seg().transpose(2, 1, 0), mask, case.spacing, _PAPER, surfaces=False)

@@ -49,14 +49,13 @@ def test_mistakes_are_those_of_the_product_s_mask(cases, description, monkeypatc
     false = np.zeros_like(truth)
     false[1:4, 1:4, 1:4] = truth.max() == 1
     assert not (false & truth).any()
-    monkeypatch.setattr(mining, "segment_prepared", lambda *args, **more: SimpleNamespace(probability=None))
     for mask, expected in (
         (truth, (0, 0)),
         (false, (1, 1)),
         (truth | false, (0, 1)),
         (np.zeros_like(truth), (1, 0)),
     ):
-        monkeypatch.setattr(mining, "mask_of", lambda *args, mask=mask: mask)
+        monkeypatch.setattr(mining, "segment_cached", lambda *args, mask=mask: mask)
         found = find_mistakes(None, case, description)
         assert (len(found.missed), len(found.false)) == expected
         assert found.sha256 == case.sha256
