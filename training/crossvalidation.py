@@ -28,9 +28,9 @@ def main(args: argparse.Namespace) -> int:
     with open_session(training) as session:
         initial = training.network.init
         if initial:
-            ends = [initial / f"fold_{fold}/last.json" for fold in range(options.folds)]
-            for each in ends if initial.is_dir() else [initial]:
-                session.check_start(each)
+            folds = [f"fold_{fold}" for fold in range(options.folds)]
+            for each in [initial / fold / "last.json" for fold in folds] if initial.is_dir() else [initial]:
+                session.check_start(each, *(out / fold for fold in folds))
         data = session.prepare_data()
         if initial and not initial.is_dir():
             check_never_saw(initial, data.datasets[0].folder)

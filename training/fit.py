@@ -20,7 +20,7 @@ def main(args: argparse.Namespace) -> int:
     with open_session(training) as session:
         check_rule(options.split)
         if training.network.init:
-            session.check_start(training.network.init)
+            session.check_start(training.network.init, training.data.out)
         data = session.prepare_data()
         split = split_patients(data, options.split, training.recipe.seed)
         name = options.name or training.data.out.resolve().name

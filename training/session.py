@@ -67,8 +67,13 @@ class Session:
             processes=self.processes,
         )
 
-    def check_start(self, initial: Path) -> None:
-        """Raise UserError for a checkpoint that no run of these options can start from, whatever its data."""
+    def check_start(self, initial: Path, *runs: Path) -> None:
+        """Raise UserError for a checkpoint that no run of these options can start from, whatever its data.
+
+        Nor may it be what a run into one of the folders ``runs`` would write.
+        """
+        if is_one_of(initial, [out / f"{name}.json" for out in runs for name in ("last", "best")]):
+            raise OutputError(f"--init {initial} is what this run would write; choose another --out")
         network, start = self.options.network, load_checkpoint(initial)
         ct, pet = self._normalisations(start)
         check_normalisations(ct, pet)
@@ -100,11 +105,9 @@ class Session:
         Raises
         ------
         UserError
-            The options make no network, the folder holds another run, or the run would overwrite its start.
+            The options make no network, or the folder holds another run.
         """
         recipe = self.options.recipe
-        if initial and is_one_of(initial, [out / "last.json", out / "best.json"]):
-            raise OutputError(f"--init {initial} is what this run would write; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         training, validation = data.cases(split.train), data.cases(split.validation)
         log.info(
