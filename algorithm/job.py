@@ -288,6 +288,7 @@ class Segmenter:
         limit_s = settings.time_limit_s if settings.flips is None else None
         budget = Budget.of_limit(limit_s, seconds_after_prediction(pair.pet.GetNumberOfPixels()), started)
         grid = Coarsening()
+        window_s: Sequence[float] = ()
         focus = None if settings.everywhere else Focus.about(self.descriptions[0].threshold)
         while True:
             with watch.stage("prepare"):
@@ -301,10 +302,17 @@ class Segmenter:
             try:
                 with watch.stage("predict"):
                     prediction = segment_prepared(
-                        self.predictor, case, budget, flips=settings.flips, focus=focus, progress=progress
+                        self.predictor,
+                        case,
+                        budget,
+                        flips=settings.flips,
+                        focus=focus,
+                        progress=progress,
+                        window_s=window_s,
                     )
             except TooSlowError as error:
-                grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error)
+                left_s, window_s = budget.remaining_s, error.window_s
+                grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error, left_s)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue
             return case.prepared, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))

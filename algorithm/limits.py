@@ -19,8 +19,9 @@ from algorithm.inference.memory import CaseSize, host_limit_bytes
 
 Spacing = tuple[float, ...]
 
-_COARSENING = 1.25  # factor of the spacing while one pass does not fit the time limit
+_COARSENING = 1.25  # least factor of the spacing where one pass does not fit the time limit
 _COARSEST_MM = 12.0
+_LEAST_COARSENING = 1.05  # on the way to the coarsest: less is not worth another attempt
 _RESERVE_S = 3.0  # writing, and whatever the machine does meanwhile
 _RESERVE_S_PER_VOXEL = 2e-7  # restoring, postprocessing and writing a mask: measured 1e-7 on two cores
 
@@ -47,8 +48,8 @@ class Coarsening:
         x, y, z = description.spacing or self.first
         return dataclasses.replace(description, spacing=(x * self.factor, y * self.factor, z * self.factor))
 
-    def further(self, spacing: Spacing, limit_s: float | None, reason: TooSlowError) -> Coarsening:
-        """Return the next step.
+    def further(self, spacing: Spacing, limit_s: float | None, reason: TooSlowError, left_s: float) -> Coarsening:
+        """Return the next step: as far as the time is short, for a pass takes as long as the grid has voxels.
 
         Parameters
         ----------
@@ -57,18 +58,21 @@ class Coarsening:
         limit_s : float or None
             The time limit, for the message.
         reason : TooSlowError
+        left_s : float
+            What is left of the limit.
 
         Raises
         ------
         ResourceError
-            Voxels would be longer than 12 mm.
+            No time is left, or voxels would be longer than 12 mm.
         """
-        if _COARSENING * min(spacing) > _COARSEST_MM:
+        step = min(max(_COARSENING, math.cbrt(reason.factor)), _COARSEST_MM / min(spacing))
+        if left_s <= 0 or step < _LEAST_COARSENING:
             raise ResourceError(
                 f"the time limit of {limit_s:g} s is too short for this case on this machine "
                 f"({reason}); raise --time-limit or use a GPU"
             ) from reason
-        return Coarsening(self.factor * _COARSENING, self.first or spacing)
+        return Coarsening(self.factor * step, self.first or spacing)
 
     @property
     def notes(self) -> tuple[str, ...]:

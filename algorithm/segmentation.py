@@ -109,6 +109,7 @@ def segment_prepared(
     focus: Focus | None = None,
     progress: Progress | None = None,
     observer: WindowObserver | None = None,
+    window_s: Sequence[float] = (),
 ) -> Prediction:
     """Return the tumour probability of a prepared case, on its whole grid; 0 where no window came.
 
@@ -119,7 +120,7 @@ def segment_prepared(
     case : EnsembleCase
     budget : Budget, optional
         Unlimited by default.
-    flips, focus, progress
+    flips, focus, progress, window_s
         As :meth:`algorithm.inference.predictor.Predictor.predict` takes them.
     observer : WindowObserver or None
 
@@ -130,7 +131,13 @@ def segment_prepared(
     """
     watched = None if observer is None else _OnGrid(observer, case)
     prediction = predictor.predict(
-        case.inputs, budget or Budget(), flips=flips, focus=focus, progress=progress, observer=watched
+        case.inputs,
+        budget or Budget(),
+        flips=flips,
+        focus=focus,
+        progress=progress,
+        observer=watched,
+        window_s=window_s,
     )
     whole = paste_box(prediction.probability, case.box, case.prepared.ct.shape)
     return dataclasses.replace(prediction, probability=whole)

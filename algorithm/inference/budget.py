@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +73,13 @@ class TooSlowError(Exception):
     ----------
     factor : float
         Time that it needs over time that is left.
+    window_s : sequence of float
+        How long a window of each network took when it was timed; empty where it was not.
     """
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: float, window_s: Sequence[float] = ()) -> None:
+        self.factor = factor
+        self.window_s = tuple(window_s)
         super().__init__(
             f"one pass takes {factor:.1f} times the time that is left"
             if factor > 1

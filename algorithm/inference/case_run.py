@@ -97,6 +97,8 @@ class CaseRun:
     progress : Progress
     observer : Observer or None
         Of the windows.
+    window_s : sequence of float
+        How long a window of each network takes, where that is known already; else it is timed.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class CaseRun:
         focus: Focus | None,
         progress: Progress,
         observer: Observer | None,
+        window_s: Sequence[float] = (),
     ) -> None:
         self._networks_in = networks_in
         self._networks = networks_in(execution)
@@ -122,6 +125,7 @@ class CaseRun:
         self._focus = focus
         self._progress = progress
         self._observer = observer
+        self._window_s = tuple(window_s)
         self._notes: list[str] = []
         self._done = _Done()
 
@@ -153,6 +157,7 @@ class CaseRun:
                 self._take_less_memory()
             else:
                 self._compute_in_float32()
+                self._window_s = ()
                 self._fit_to_time()
 
     def _average(self) -> Prediction:
@@ -243,7 +248,9 @@ class CaseRun:
         self._inputs = self._asked
         if math.isinf(self._budget.deadline):
             return
-        seconds = [self._time_window(number) for number in range(len(self._networks))]
+        if not self._budget.allows(0.0):
+            raise TooSlowError(0.0, self._window_s)
+        seconds = self._window_s or [self._time_window(number) for number in range(len(self._networks))]
 
         def cost(inputs: Sequence[NetworkInput]) -> float:
             counts = [len(self._windows(each)) for each in inputs]
@@ -256,7 +263,7 @@ class CaseRun:
                 took = cost(self._inputs) / _SAFETY
                 self._progress.say(f"one pass will take about {took:.0f} s on {self._how.device.type}")
                 return
-        raise TooSlowError(cost(self._inputs) / max(self._budget.remaining_s, 1.0))
+        raise TooSlowError(cost(self._inputs) / max(self._budget.remaining_s, 1.0), seconds)
 
     def _time_window(self, number: int) -> float:
         while True:

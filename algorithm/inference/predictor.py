@@ -90,6 +90,7 @@ class Predictor:
         focus: Focus | None = None,
         progress: Progress | None = None,
         observer: Observer | None = None,
+        window_s: Sequence[float] = (),
     ) -> Prediction:
         """Average the tumour probability of a case; see :class:`algorithm.inference.case_run.CaseRun`.
 
@@ -105,6 +106,8 @@ class Predictor:
         progress : Progress, optional
         observer : Observer or None
             Looks on while windows are computed.
+        window_s : sequence of float
+            How long a window of each network takes, where an earlier attempt timed it.
 
         Raises
         ------
@@ -125,6 +128,7 @@ class Predictor:
                 focus=focus,
                 progress=progress or Progress(),
                 observer=observer,
+                window_s=window_s,
             ).predict()
 
     def networks_in(self, how: Execution) -> Sequence[Network]:

@@ -15,7 +15,7 @@ from algorithm import limits
 from algorithm.errors import ResourceError
 from algorithm.inference.budget import TooSlowError
 from algorithm.inference.case_run import Prediction
-from algorithm.inference.passes import NetworkInput
+from algorithm.inference.passes import NetworkInput, Pass
 from algorithm.inference.predictor import Predictor
 from algorithm.weights import Checkpoint, load_checkpoint
 from test.support.checkpoints import write_checkpoint
@@ -37,15 +37,15 @@ class TestTime:
         return load_checkpoint(write_checkpoint(tmp_path, spacing=(9.0, 9.0, 9.0)))
 
     @staticmethod
-    def too_slow(monkeypatch: pytest.MonkeyPatch, times: float) -> list[tuple[int, ...]]:
-        """Let the first predictions be too slow; return the list of all sizes that are asked for."""
+    def too_slow(monkeypatch: pytest.MonkeyPatch, times: float, factor: float = 1.5) -> list[tuple[int, ...]]:
+        """Let the first predictions be too slow by a factor; return the list of all sizes that are asked for."""
         sizes: list[tuple[int, ...]] = []
         predict = Predictor.predict
 
         def slow(self: Predictor, inputs: Sequence[NetworkInput], budget: Any, **options: Any) -> Prediction:
             sizes.append(inputs[0].ct.shape)
             if len(sizes) <= times:
-                raise TooSlowError(2)
+                raise TooSlowError(factor)
             return predict(self, inputs, budget, **options)
 
         monkeypatch.setattr(Predictor, "predict", slow)
@@ -64,7 +64,7 @@ class TestTime:
         assert result.mask.shape == sitk.ReadImage(PET).GetSize()[::-1]
         assert result.report.notes == ("voxels were made 1.25 times as long to keep the time limit",)
         assert (
-            "one pass takes 2.0 times the time that is left; voxels 1.25 times as long are tried"
+            "one pass takes 1.5 times the time that is left; voxels 1.25 times as long are tried"
             in caplog.messages
         )
 
@@ -89,7 +89,7 @@ class TestTime:
         ):
             run(checkpoint, self.limited)
 
-        assert len(sizes) == 2  # 9 and 11.25 mm; the next would exceed 12
+        assert len(sizes) == 3  # 9, 11.25 and 12 mm, the coarsest
 
     def test_fine_voxels_may_grow_several_times(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes = self.too_slow(monkeypatch, times=float("inf"))
@@ -97,7 +97,44 @@ class TestTime:
         with pytest.raises(ResourceError, match=r"time limit of 1e\+09 s is too short"):
             run(load_checkpoint(write_checkpoint(tmp_path, "fine", spacing=(6.0, 6.0, 6.0))), self.limited)
 
-        assert len(sizes) == 4  # 6, 7.5, 9.38 and 11.72 mm
+        assert len(sizes) == 4  # 6, 7.5, 9.38 and 11.72 mm, so near the coarsest that it is not tried as well
+
+    def test_they_grow_at_once_as_far_as_the_time_is_short(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = self.too_slow(monkeypatch, times=1, factor=6.0)
+
+        result = run(load_checkpoint(write_checkpoint(tmp_path, "fine", spacing=(6.0, 6.0, 6.0))), self.limited)
+
+        assert len(sizes) == 2
+        assert sizes[1][0] == pytest.approx(sizes[0][0] / 6 ** (1 / 3), abs=2)
+        assert result.report.notes == ("voxels were made 1.82 times as long to keep the time limit",)
+
+    def test_a_window_is_timed_once_for_all_grids(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        timed: list[int] = []
+
+        def hours(one: Pass) -> float:
+            timed.append(1)
+            return 3.6e8
+
+        monkeypatch.setattr(Pass, "seconds_per_window", hours)
+
+        with pytest.raises(ResourceError, match="is too short for this case on this machine"):
+            run(checkpoint, replace(self.limited, time_limit_s=1e6))
+
+        assert timed == [1]
+
+    def test_no_grid_is_tried_when_the_time_is_over(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = self.too_slow(monkeypatch, times=float("inf"))
+
+        with pytest.raises(ResourceError, match="is too short for this case on this machine"):
+            run(checkpoint, replace(self.limited, time_limit_s=1000), started=time.monotonic() - 2000)
+
+        assert len(sizes) == 1
 
     def test_a_limit_that_has_passed(self, checkpoint: Checkpoint) -> None:
         with pytest.raises(ResourceError, match=r"the time limit of 0\.1 s is too short for this case"):
