@@ -8,7 +8,6 @@ BuildKit and of engines with containerd's image store, whose index may also list
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import gzip
 import json
@@ -26,7 +25,8 @@ from algorithm.preflight.findings import RefusedError
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"  # of a folder: nothing of the layers below is seen in it
-_COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
+_COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+_BZIP2 = b"BZh"
 _DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 _LARGEST_JSON = 32 * 2**20
 _DEEPEST_INDEX = 4
@@ -187,6 +187,8 @@ def _uncompressed(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as raw:
         head = raw.read(6)
         raw.seek(0)
+        if head.startswith(_BZIP2):
+            raise RefusedError(f"{path} is compressed with bzip2, which no upload takes; use gzip or xz")
         opener = next((each for magic, each in _COMPRESSED.items() if head.startswith(magic)), None)
         if opener is None:
             yield raw

@@ -102,7 +102,7 @@ def _archive_of(name: str) -> Iterator[tuple[Path, bool]]:
     path = Path(name)
     if path.is_file():
         with path.open("rb") as stream:
-            compressed = stream.read(2) in (b"\x1f\x8b", b"\xfd7", b"BZ")
+            compressed = stream.read(2) in (b"\x1f\x8b", b"\xfd7")
         yield path, compressed
         return
     if path.exists():
