@@ -44,6 +44,7 @@ ARG REVISION=unknown
 ARG WEIGHTS_SHA256=unknown
 # How grand-challenge is to run it: `invoke` (a server, started once) or `exec` (once per case).
 ARG API_METHOD=invoke
+ENV H2ASEG_API_METHOD=${API_METHOD}
 LABEL org.grand-challenge.api-method="${API_METHOD}" \
       org.opencontainers.image.title="H2ASeg" \
       org.opencontainers.image.description="Tumour segmentation in PET/CT as a grand-challenge algorithm" \
@@ -53,5 +54,6 @@ LABEL org.grand-challenge.api-method="${API_METHOD}" \
       h2aseg.weights.sha256="${WEIGHTS_SHA256}"
 
 USER 10001:10001
-# One image for both ways: without a command it serves where grand-challenge says `invoke`, else it does one job.
+# One image for both ways: without a command it serves where grand-challenge says `invoke`, or where it is labelled so and
+# nothing lies in /input yet, as in the starter kit's local test; else it does one job.
 ENTRYPOINT ["python", "-m", "algorithm"]

@@ -58,7 +58,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    default = "serve" if console.platform_invokes() else "run"
+    default = "serve" if console.is_to_serve(arguments) else "run"
     return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments, default=default)
 
 

@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from algorithm.errors import InstallationError, OutputError, UsageError, UserError
@@ -148,9 +149,20 @@ def _check_words(words: Sequence[str]) -> None:
             raise UsageError(f"the argument {named} is not valid UTF-8 text; rename the file")
 
 
-def platform_invokes() -> bool:
-    """Tell whether grand-challenge started this container for its invoke API."""
-    return os.environ.get("GRAND_CHALLENGE_COMPONENT_API_METHOD", "").strip().lower() == "invoke"
+def is_to_serve(arguments: Sequence[str] | None = None) -> bool:
+    """Tell whether a container that was given no command is to serve grand-challenge's invoke API.
+
+    The platform says so in a variable. The local test of its starter kit does not: it starts an image labelled
+    ``invoke`` without a word, and puts the first case into ``/input`` when the server is healthy. So such an image
+    serves where there is nothing yet that one job could do.
+    """
+    told = os.environ.get("GRAND_CHALLENGE_COMPONENT_API_METHOD", "").strip().lower()
+    if told:
+        return told == "invoke"
+    words = sys.argv[1:] if arguments is None else arguments
+    labelled = os.environ.get(f"{PREFIX}API_METHOD", "").strip().lower()
+    folder = Path(os.environ.get(f"{PREFIX}INPUT", "").strip() or "/input")
+    return labelled == "invoke" and not words and folder.is_dir() and not any(folder.iterdir())
 
 
 def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:

@@ -93,7 +93,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    default = "serve" if console.platform_invokes() else "container"
+    default = "serve" if console.is_to_serve(arguments) else "container"
     return console.main(PROGRAM, DESCRIPTION, COMMANDS, arguments, default=default)
 
 

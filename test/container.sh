@@ -103,7 +103,7 @@ layouts() {
 
 without_images() { # a user's mistake: one sentence, exit code 2, no half result
     local run=$WORK/runs/nothing
-    run_job nothing "$WORK/inputs/empty" --
+    run_job nothing "$WORK/inputs/empty" -- run
     check 'no images: exit code 2' is "$(cat "$run/exit")" 2
     check 'no images: the sentence' is "$(cat "$run/stderr")" \
         'Error: no CT image found in /input/images/ct (looked for .mha, .mhd, .tif); put exactly one there'
@@ -115,7 +115,7 @@ check_invoked() { # check_invoked NAME: the mask of the job that the server just
 }
 
 invoke() { # one server, three jobs, one of them bad
-    start_server invoke -- "${SETTINGS[@]}" --tune-s 0
+    start_server invoke --env GRAND_CHALLENGE_COMPONENT_API_METHOD=invoke -- "${SETTINGS[@]}" --tune-s 0
     three_invocations "$WORK/inputs/images" "$WORK/inputs/empty" \
         'no CT image found in /input/images/ct (looked for .mha, .mhd, .tif); put exactly one there' check_invoked
     stop_server

@@ -75,8 +75,8 @@ run_job() {
 }
 
 # start_server NAME [DOCKER FLAG...] -- [OPTION OF THE ENTRY POINT...]
-# The image as the platform starts it for the invoke API: no command, only the variable. Sets RUN and `container`;
-# ask() asks from inside, as the container has no network.
+# The image as it is started for the invoke API: no command; the platform sets a variable, its starter kit's local test
+# does not. Sets RUN and `container`; ask() asks from inside, as the container has no network.
 start_server() {
     RUN=$WORK/runs/$1
     local flags=()
@@ -91,7 +91,6 @@ start_server() {
     cp test/support/ask.py "$RUN/ask.py"
     container=h2aseg-test-server-$$
     docker run --detach --name "$container" "${STRICT[@]}" ${flags[@]+"${flags[@]}"} \
-        --env GRAND_CHALLENGE_COMPONENT_API_METHOD=invoke \
         --volume "$RUN/input:/input:ro" --volume "$RUN/output:/output" --volume "$RUN/ask.py:/ask.py:ro" \
         "$IMAGE" "$@" > /dev/null
 }

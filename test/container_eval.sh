@@ -71,7 +71,7 @@ check_invoked() { # check_invoked NAME
 
 invoke() {
     mkdir -p "$WORK/nothing"
-    start_server invoke --volume "$PHASE/ground_truth:$TRUTH_MOUNT:ro" --
+    start_server invoke --volume "$PHASE/ground_truth:$TRUTH_MOUNT:ro" -- # as the starter kit does: nothing tells it
     three_invocations "$PHASE/input" "$WORK/nothing" \
         'cannot read the list of jobs /input/predictions.json: No such file or directory; put it there, readable' \
         check_invoked

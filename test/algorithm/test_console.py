@@ -7,6 +7,7 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -208,3 +209,36 @@ def test_a_closed_pipe_ends_quietly() -> None:
     done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in (0, PIPE_CLOSED)
     assert done.stderr == ""
+
+
+class TestIsToServe:
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.delenv("GRAND_CHALLENGE_COMPONENT_API_METHOD", raising=False)
+        monkeypatch.setenv("H2ASEG_API_METHOD", "invoke")
+        monkeypatch.setenv("H2ASEG_INPUT", str(tmp_path))
+        return tmp_path
+
+    @pytest.mark.parametrize(("told", "serves"), [("invoke", True), ("exec", False)])
+    def test_the_platform_says_it(self, told: str, serves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRAND_CHALLENGE_COMPONENT_API_METHOD", told)
+        assert console.is_to_serve(["--flips", "1"]) is serves
+
+    def test_an_image_labelled_so_serves_where_no_job_lies_yet(self) -> None:
+        assert console.is_to_serve([])
+
+    def test_a_job_that_lies_there_is_done(self, folder: Path) -> None:
+        (folder / "images").mkdir()
+        assert not console.is_to_serve([])
+
+    def test_whoever_gives_options_wants_a_job_done(self) -> None:
+        assert not console.is_to_serve(["--flips", "1"])
+
+    def test_no_folder_is_a_mistake(self, folder: Path) -> None:
+        folder.rmdir()
+        assert not console.is_to_serve([])
+
+    @pytest.mark.parametrize("labelled", ["exec", ""])
+    def test_any_other_image_does_one_job(self, labelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("H2ASEG_API_METHOD", labelled)
+        assert not console.is_to_serve([])
