@@ -1,8 +1,9 @@
 """Grand-challenge's invoke API: load once, then do one job per call.
 
-``GET /health`` answers 503 while the service loads and 200 from then on; ``POST /invoke`` does one job and answers
-201 when its results lie in ``/output``. The platform polls the first for about five minutes and fails the job on
-any other answer to the second (its starter kit of July 2026).
+``GET /health`` answers 200 once the service has loaded; ``POST /invoke`` does one job and answers 201 when its
+results lie in ``/output``. The platform asks the first 30 times, waits 10 s for an answer and 5 s before it asks
+again, and fails the job on any other answer to the second (its starter kit of July 2026). A service that answered
+at once that it still loads would be given up after two and a half minutes, so it takes its time to say so.
 
 Python's own HTTP server is enough for two addresses and one caller, and brings nothing into the image. It answers
 in threads of its own; the jobs run in the main thread, one after the other in the order of their calls, because
@@ -30,8 +31,13 @@ from algorithm.refusals import as_user_error
 PORT = 4743
 """Where grand-challenge asks."""
 
+HEALTH_ATTEMPTS, HEALTH_TIMEOUT_S, HEALTH_DELAY_S = 30, 10.0, 5.0
+"""How often the platform asks for health, how long it waits for an answer, and until it asks again."""
+
 Job = Callable[[float], None]
-"""Does one job; takes the moment of its call (``time.monotonic``), from which its time limit counts."""
+"""Does one job; takes the moment when its turn came (``time.monotonic``), from which its time limit counts."""
+
+_LOADING_S = 0.8 * HEALTH_TIMEOUT_S  # until a question for health is answered that the service still loads
 
 _LONGEST_WAIT_S = 0.2
 _LARGEST_BODY = 2**20  # bytes of a request; the platform sends none
@@ -50,7 +56,6 @@ class _Answer:
 class _Call:
     """One invoke call, from its arrival to its answer."""
 
-    arrived: float
     answered: threading.Event = field(default_factory=threading.Event)
     answer: _Answer = _Answer(HTTPStatus.SERVICE_UNAVAILABLE, "the server was stopped before this job was done")
 
@@ -80,7 +85,7 @@ def serve(load: Callable[[], Job], host: str, port: int) -> int:
             log.info("ready")
             while True:
                 server.current = server.next_call()
-                server.current.answer = _done(job, server.current)
+                server.current.answer = _done(job)
                 server.current.answered.set()
         except Terminated:
             log.info("stopped")
@@ -89,11 +94,11 @@ def serve(load: Callable[[], Job], host: str, port: int) -> int:
             server.drain()
 
 
-def _done(job: Job, call: _Call) -> _Answer:
+def _done(job: Job) -> _Answer:
     """Do one job; whatever it ends in becomes an answer, and the last line of stderr where it failed."""
     began = time.monotonic()
     try:
-        job(call.arrived)
+        job(began)
     except Exception as error:
         known = error if isinstance(error, UserError) else as_user_error(error)
         if known is None:
@@ -154,7 +159,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     _METHODS = {"/health": ("GET", "HEAD"), "/invoke": ("POST",)}  # noqa: RUF012
 
     def _route(self) -> None:
-        arrived = time.monotonic()
         path = self.path.partition("?")[0]
         allowed = self._METHODS.get(path)
         if allowed is None:
@@ -163,12 +167,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed[0]}", Allow=", ".join(allowed))
         elif not self._discard_body():
             self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request needs no body")
-        elif not self.server.ready.is_set():
+        elif not self.server.ready.wait(_LOADING_S if path == "/health" else 0.0):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "the weights are being loaded; ask again")
         elif path == "/health":
             self._send(HTTPStatus.OK, "ready")
         else:
-            call = _Call(arrived)
+            call = _Call()
             self.server.calls.put(call)
             call.answered.wait()
             self._send(call.answer.status, call.answer.text)

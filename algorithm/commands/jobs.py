@@ -17,7 +17,7 @@ from algorithm.empty import empty_result
 from algorithm.errors import InstallationError, MissingInputError, UnreadableImageError, UsageError, UserError
 from algorithm.files import claimed
 from algorithm.images import write_mask
-from algorithm.inference.budget import process_start
+from algorithm.inference.budget import process_start, seconds_since_start
 from algorithm.inference.progress import Progress
 from algorithm.job import Result, Segmenter
 from algorithm.outputs import MASK, PICTURE, RUN_REPORT, SOCKET_VALUE, Kind, check_free, remove_earlier
@@ -72,14 +72,16 @@ def do_job(args: argparse.Namespace, segmenter: Callable[[], Segmenter], started
 def serve(args: argparse.Namespace) -> int:
     """Do jobs as grand-challenge's invoke API asks for them, with weights loaded, kernels warm and windows tuned.
 
-    The platform starts a server for a job and counts its time limit from there, so the first job pays for tuning.
+    The platform starts a server for a job and counts its time limit from there, so the first job pays for all that
+    passed until the server was ready. What passes between then and the call is not ours.
     """
     check_options(args)
 
     def load() -> server.Job:
         segmenter = segmenter_of(args)
-        owed = itertools.chain([tune_before_health(args, segmenter)], itertools.repeat(0.0))
-        return lambda called: do_job(args, lambda: segmenter, called - next(owed))
+        tune_before_health(args, segmenter)
+        owed = itertools.chain([seconds_since_start()], itertools.repeat(0.0))
+        return lambda began: do_job(args, lambda: segmenter, began - next(owed))
 
     return server.serve(load, args.host, args.port)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import time
 
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.inference.device import dtype_of
+from algorithm.inference.tuner import WINDOWS_BEFORE_TRIALS
 from algorithm.job import Segmenter
 from algorithm.outputs import check_free
 from algorithm.tuning import dtypes_of, tune
@@ -56,16 +58,25 @@ def use_tuning_file(args: argparse.Namespace, segmenter: Segmenter) -> bool:
     return True
 
 
-def tune_before_health(args: argparse.Namespace, segmenter: Segmenter) -> float:
-    """Warm up, find the fastest way where it is not fixed yet, and use it from now on; return the seconds.
+def tune_before_health(args: argparse.Namespace, segmenter: Segmenter) -> None:
+    """Warm up, find the fastest way where it is not fixed yet, and use it from now on.
 
-    With ``--tuning`` the choice is written, so that later runs can repeat it.
+    With ``--tuning`` the choice is written, so that later runs can repeat it. Where windows take so long that not
+    even the way before tuning can be compared and timed in the time, all stays as it is.
     """
     fixed = args.tuning is not None and args.tuning.exists()
     before = segmenter.warm_up()
     if fixed or args.tune_s == 0:
-        return 0.0
+        return
     seconds = min(args.tune_s, math.inf if args.time_limit is None else _SHARE_OF_LIMIT * args.time_limit)
+    began = time.monotonic()
+    segmenter.warm_up()
+    least_s = WINDOWS_BEFORE_TRIALS * (time.monotonic() - began)
+    if least_s > seconds:
+        _log.info(
+            "tuning would take %.0f s, more than the %g s that there are for it: none is done", least_s, seconds
+        )
+        return
     _log.info("trying at most %g s which way of computing windows is fastest here", seconds)
     tuned = tune(segmenter, before, seconds, repeatable=args.tuning is not None)
     for line in tuned.table():
@@ -76,4 +87,3 @@ def tune_before_health(args: argparse.Namespace, segmenter: Segmenter) -> float:
     if args.tuning is not None:
         write_tuning(args.tuning, tuned.choice, segmenter.device, segmenter.descriptions)
     segmenter.warm_up()
-    return tuned.seconds

@@ -37,6 +37,8 @@ _LEAST_GAIN = 0.05
 _COMPARED = 2  # windows: what a volume of one and a half patches holds at half overlap
 _REPETITIONS = 3  # of which the fastest counts: whatever else the machine does makes a window slower, never faster
 _WARM_UPS = 2  # the first loads kernels, the second finds them loaded
+WINDOWS_BEFORE_TRIALS = 2 * _COMPARED + _WARM_UPS - 1 + _REPETITIONS
+"""How many windows are computed, whatever the budget, before another way is tried; one at a time."""
 _HOPELESS = 1.5  # times the best way's time in the first repetition
 _BATCHES = {"cpu": (2, 4), "cuda": (16, 32, 4)}
 

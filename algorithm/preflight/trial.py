@@ -22,7 +22,7 @@ from algorithm.images import geometry_text, other_geometry_text, read_mask, same
 from algorithm.preflight.case import copy_job
 from algorithm.preflight.engine import Container, Ended, give_back_files, has_gpu
 from algorithm.preflight.findings import DoubtfulError, Finding, NotTriedError, RefusedError, carried_out
-from algorithm.server import PORT
+from algorithm.server import HEALTH_ATTEMPTS, HEALTH_DELAY_S, HEALTH_TIMEOUT_S, PORT
 from algorithm.sockets import Edition, Job, find_job
 
 SHARE_OF_LIMIT = 0.95
@@ -31,7 +31,6 @@ SHARE_OF_LIMIT = 0.95
 SHARE_OF_MEMORY = 0.8
 """Of the platform's memory that the container gets here, so that what passes has room to spare there."""
 
-_HEALTH_S = 300.0  # as long as the platform asks before it gives up
 _GRACE_S = 5  # from SIGTERM to SIGKILL
 _GIB = 2**30
 
@@ -197,23 +196,7 @@ def _check_end(ended: Ended, container: Container, conditions: Conditions, limit
 
 def _invoke(container: Container, conditions: Conditions, inputs: Path, limit_s: float) -> Ended:
     """Ask a server as the platform does: health, one job, SIGTERM."""
-    deadline = container.started + min(_HEALTH_S, limit_s)
-    health = ""
-    while not health.startswith("200"):
-        if not container.running():
-            ended = container.wait(1.0)
-            _check_end(ended, container, conditions, limit_s)
-            raise RefusedError(
-                f"its label says invoke, but nothing went on answering at port {PORT}: it ended with exit code "
-                f"{ended.code}; make the entry point serve, or build with API_METHOD=exec"
-            )
-        if time.monotonic() > deadline:
-            raise RefusedError(
-                f"GET /health at port {PORT} gave no 200 in {deadline - container.started:.0f} s (last answer: "
-                f"{health or 'none'}); make the entry point serve, or build with API_METHOD=exec"
-            )
-        time.sleep(0.2)
-        health = _ask(container, "GET", "/health", 10.0)
+    _await_health(container, conditions, limit_s)
     copy_job(conditions.source, inputs)
     left = max(1.0, limit_s - (time.monotonic() - container.started))
     answer = _ask(container, "POST", "/invoke", left)
@@ -231,6 +214,29 @@ def _invoke(container: Container, conditions: Conditions, inputs: Path, limit_s:
             f"SIGTERM must end it with exit code 0 within {_GRACE_S} s, got {ended.code}: {ended.last_words}"
         )
     return replace(ended, seconds=took)
+
+
+def _await_health(container: Container, conditions: Conditions, limit_s: float) -> None:
+    """Ask for health as often, and with as much patience, as the platform does."""
+    health = ""
+    for _ in range(HEALTH_ATTEMPTS):
+        if not container.running():
+            ended = container.wait(1.0)
+            _check_end(ended, container, conditions, limit_s)
+            raise RefusedError(
+                f"its label says invoke, but nothing went on answering at port {PORT}: it ended with exit code "
+                f"{ended.code}; make the entry point serve, or build with API_METHOD=exec"
+            )
+        health = _ask(container, "GET", "/health", HEALTH_TIMEOUT_S)
+        if health.startswith("200"):
+            return
+        if time.monotonic() - container.started > limit_s:
+            break
+        time.sleep(HEALTH_DELAY_S)
+    raise RefusedError(
+        f"GET /health at port {PORT} gave no 200 in {time.monotonic() - container.started:.0f} s (last answer: "
+        f"{health or 'none'}); make the entry point serve, or build with API_METHOD=exec"
+    )
 
 
 def _ask(container: Container, method: str, path: str, seconds: float) -> str:

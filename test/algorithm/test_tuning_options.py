@@ -46,12 +46,11 @@ class TestServe:
         args = options(path, tune_s=60.0)
         check_tuning(args)
         with caplog.at_level(logging.INFO, "algorithm"):
-            seconds = tune_before_health(args, segmenter)
+            tune_before_health(args, segmenter)
 
         choice = read_tuning(path, segmenter.device, segmenter.descriptions)
         assert segmenter.predictor.execution.tuning == choice
         assert choice.precision == "float32", "which was asked for"
-        assert seconds > 0
         assert [line for line in caplog.messages if "the way before tuning" in line]
         assert [line for line in caplog.messages if line.startswith(f"tuning: {choice} (")]
 
@@ -62,14 +61,14 @@ class TestServe:
         check_tuning(args)
 
         assert use_tuning_file(args, segmenter)
-        assert tune_before_health(args, segmenter) == 0
+        tune_before_health(args, segmenter)
         assert segmenter.predictor.execution.tuning == tuning
         assert path.read_bytes() == before
 
     def test_zero_seconds_leave_all_as_it_was(self, segmenter: Segmenter) -> None:
         before = segmenter.predictor.execution
 
-        assert tune_before_health(options(None, tune_s=0.0), segmenter) == 0
+        tune_before_health(options(None, tune_s=0.0), segmenter)
         assert segmenter.predictor.execution == before
 
     def test_a_short_time_limit_is_not_spent_on_tuning(
@@ -78,6 +77,17 @@ class TestServe:
         with caplog.at_level(logging.INFO, "algorithm"):
             tune_before_health(options(None, tune_s=60.0, time_limit=5.0), segmenter)
         assert "trying at most 1 s which way of computing windows is fastest here" in caplog.messages
+
+    def test_windows_that_take_too_long_leave_all_as_it_was(
+        self, segmenter: Segmenter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = segmenter.predictor.execution
+        with caplog.at_level(logging.INFO, "algorithm"):
+            tune_before_health(options(None, tune_s=1e-4), segmenter)
+
+        assert segmenter.predictor.execution == before
+        assert "more than the 0.0001 s that there are for it: none is done" in caplog.text
+        assert "the way before tuning" not in caplog.text
 
     @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
     def test_other_seconds_are_refused(self, seconds: float) -> None:
@@ -112,7 +122,7 @@ class TestRun:
             use_tuning_file(options(path, precision="float32"), segmenter)
 
 
-def test_the_first_job_pays_for_the_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_job_pays_for_all_that_was_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The platform's limit of a job counts from the start of its container."""
     from algorithm import server
     from algorithm.commands import jobs
@@ -120,13 +130,14 @@ def test_the_first_job_pays_for_the_tuning(monkeypatch: pytest.MonkeyPatch) -> N
     started: list[float] = []
     monkeypatch.setattr(jobs, "check_options", lambda args: None)
     monkeypatch.setattr(jobs, "segmenter_of", lambda args: None)
-    monkeypatch.setattr(jobs, "tune_before_health", lambda args, segmenter: 40.0)
-    monkeypatch.setattr(jobs, "do_job", lambda args, segmenter, called: started.append(called))
+    monkeypatch.setattr(jobs, "tune_before_health", lambda args, segmenter: None)
+    monkeypatch.setattr(jobs, "seconds_since_start", lambda: 40.0)
+    monkeypatch.setattr(jobs, "do_job", lambda args, segmenter, began: started.append(began))
 
     def serve(load: object, host: str, port: int) -> int:
         job = load()  # type: ignore[operator]
-        for called in (1000.0, 2000.0, 3000.0):
-            job(called)
+        for began in (1000.0, 2000.0, 3000.0):
+            job(began)
         return 0
 
     monkeypatch.setattr(server, "serve", serve)

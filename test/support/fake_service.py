@@ -22,7 +22,7 @@ def _load() -> Job:
     return _do
 
 
-def _do(called: float) -> None:
+def _do(began: float) -> None:
     order = (_FOLDER / "order").read_text()
     with (_FOLDER / "log").open("a") as log:
         log.write(f"{order} begins\n")
@@ -33,7 +33,7 @@ def _do(called: float) -> None:
     if order == "bug":
         raise ZeroDivisionError("by zero")
     with written_whole(_FOLDER / "output" / "result") as temporary:
-        temporary.write_text(f"{time.monotonic() - called:.3f}")
+        temporary.write_text(f"{time.monotonic() - began:.3f}")
         time.sleep({"slow": 30.0, "short": 0.5}.get(order, 0.0))
     with (_FOLDER / "log").open("a") as log:
         log.write(f"{order} ends\n")
