@@ -104,16 +104,19 @@ def pairs_of_cases(source: Path, prediction: Path) -> tuple[list[Pair], list[Pat
     ------
     MissingInputError
         There are no cases, one has no truth, or there is no such folder of predictions.
+    UsageError
+        The CSV has a column outside the schema, or is wrong otherwise.
     """
     if not prediction.is_dir():
         raise MissingInputError(f"the predictions {prediction} are no folder; give the folder of the masks")
     masks, pairs = predictions_in(prediction), []
+    named = {case: row["prediction"] for case, row in _rows_of(source).items()}
     for case in list_cases(source):
         if case.truth is None:
             raise MissingInputError(
                 f"the case {case.name} in {source} has no truth; leave it out, or add its truth"
             )
-        mask = masks.get(case.name)
+        mask = _predicted(case.name, named.get(case.name, ""), (prediction, source.parent), masks)
         pairs.append(Pair(case.name, case.truth, mask, case.group, case.truth_on_own_grid, case.synthetic))
     used = {pair.prediction for pair in pairs}
     return pairs, [path for path in masks.values() if path not in used]
@@ -149,11 +152,8 @@ def _listed_pair(
     true_path = _located(row["truth"], truth, beside) if row["truth"] else truths.get(case)
     if true_path is None or not true_path.exists():
         raise MissingInputError(f"no truth for the listed case {case} in {truth}; correct the table or the folder")
-    named = row["prediction"]
-    predicted_path = _located(named, prediction, beside) if named else predictions.get(case)
-    if predicted_path is not None and not predicted_path.exists():
-        predicted_path = None
-    return pair_of_row(case, row, true_path, predicted_path)
+    mask = _predicted(case, row["prediction"], (prediction, beside), predictions)
+    return pair_of_row(case, row, true_path, mask)
 
 
 def pair_of_row(case: str, row: Row, truth: Path, prediction: Path | None) -> Pair:
@@ -166,6 +166,19 @@ def pair_of_row(case: str, row: Row, truth: Path, prediction: Path | None) -> Pa
 def named_pair(case: str, truth: Path, prediction: Path | None) -> Pair:
     """Return a pair of files of which nothing is known but the name."""
     return Pair(case, truth, prediction, tracer_of(case), synthetic=named_synthetic(case))
+
+
+def _rows_of(source: Path) -> dict[str, Row]:
+    """Return the rows of a CSV; a tree has none."""
+    return read_table(source, others=False) if source.is_file() else {}
+
+
+def _predicted(case: str, named: str, folders: tuple[Path, Path], masks: dict[str, Path]) -> Path | None:
+    """Return the mask of a case, as a table names it or else by the case's name; None where it is not there."""
+    if not named:
+        return masks.get(case)
+    path = _located(named, *folders)
+    return path if path.exists() else None
 
 
 def _located(name: str, folder: Path, beside: Path) -> Path:

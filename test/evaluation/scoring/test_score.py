@@ -377,32 +377,3 @@ def test_a_cohort_s_results_are_matched_to_a_folder_of_truths(cohort, capsys):
     out = capsys.readouterr().out
     assert "Missing, counted as-empty: fdg_b, psma_c" in out
     assert "Not scored, no truth of that name: stray/tumour.nii.gz" in out
-
-
-def tree_of_two(root):
-    """Two studies of AutoPET's layout, and a mask for the first alone."""
-    for name, mask in (("PETCT_a", TWO), ("PETCT_b", ONE)):
-        for file in ("CTres", "SUV", "SEG"):
-            write(root / f"tree/{name}/study/{file}.nii.gz", mask)
-    return root / "tree"
-
-
-@pytest.mark.parametrize("place", ["masks/PETCT_a_study.mha", "masks/PETCT_a_study/tumour.nii.gz"])
-def test_cases_of_a_tree_bring_their_truth(tmp_path, capsys, place):
-    tree = tree_of_two(tmp_path)
-    write(tmp_path / place, TWO)
-    assert main(["score", "--cases", str(tree), "--prediction", str(tmp_path / "masks"), "--edition", "III"]) == 0
-    out = capsys.readouterr().out
-    assert "PETCT_a_study" in out
-    assert "Missing, counted as-empty: PETCT_b_study" in out
-
-
-def test_without_a_truth_there_is_nothing_to_score(tmp_path, capsys):
-    tree = tree_of_two(tmp_path)
-    (tree / "PETCT_b/study/SEG.nii.gz").unlink()
-    (tmp_path / "masks").mkdir()
-    words = ["score", "--cases", str(tree), "--prediction", str(tmp_path / "masks")]
-    assert main(words) == 2
-    assert "the case PETCT_b_study in" in capsys.readouterr().err
-    assert main(words[:1] + words[3:]) == 2
-    assert "where the truth lies is missing; give --truth, or --cases" in capsys.readouterr().err
