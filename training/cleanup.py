@@ -3,6 +3,7 @@
 Every combination of threshold, least lesion volume and least SUVmax is scored on every case as if it had been
 submitted, and the combinations are ranked as AutoPET I and II rank submissions: half by Dice, a quarter each by
 the volumes of false positives and false negatives. What chose cannot judge: the cases belong to validation.
+Synthetic cases count as patients do: leave out of the list what shall not choose.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import csv
 import dataclasses
 import itertools
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from algorithm.postprocessing import lesions
 from algorithm.restoration import exceeding
 from algorithm.segmentation import segment_prepared
 from algorithm.weights import Checkpoint, describe_again, load_checkpoint
+from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Overlaps, count_overlaps, crop_to_union
 from evaluation.scoring.ranking import rank_submissions
 from training.options import CleanupOptions, parsed_as
@@ -51,6 +52,7 @@ CURVE = text_kind("a clean-up curve", ",".join(CURVE_COLUMNS))
 
 _SILENT = Progress(logging.DEBUG)
 _EDITION = "II"
+_RULES = RULES[_EDITION]
 
 
 @dataclass(frozen=True, order=True)
@@ -83,7 +85,7 @@ class Pieces:
     voxel_ml: float
 
     def scores(self, least_ml: float, least_suv_max: float) -> dict[str, float]:
-        """Return Dice, FPV and FNV of what a clean-up leaves; Dice and FNV are NaN without a tumour."""
+        """Return Dice, FPV and FNV of what a clean-up leaves; without a tumour as the edition's rules say."""
         o = self.overlaps
         kept = (o.prediction * self.voxel_ml >= least_ml) & (self.suv_max >= least_suv_max)
         pairs = kept[o.pair_prediction]
@@ -92,7 +94,8 @@ class Pieces:
         touched[o.pair_truth[pairs]] = True
         false_ml = float(o.prediction[kept & ~touching].sum()) * self.voxel_ml
         if not len(o.truth):
-            return {"dice": math.nan, "fpv_ml": false_ml, "fnv_ml": math.nan}
+            dice = _RULES.dice_truth_empty if kept.any() else _RULES.dice_both_empty
+            return {"dice": dice, "fpv_ml": false_ml, "fnv_ml": _RULES.fnv_truth_empty}
         both, sizes = 2 * int(o.pair_shared[pairs].sum()), int(o.truth.sum() + o.prediction[kept].sum())
         missed_ml = float(o.truth[~touched].sum()) * self.voxel_ml
         return {"dice": both / sizes, "fpv_ml": false_ml, "fnv_ml": missed_ml}

@@ -221,7 +221,13 @@ class CleanupOptions:
         metavar="FILE",
     )
     cases: tuple[Path, ...] = option(
-        REQUIRED, f"{_CASES} Repeatable.", "--cases", "--data", nargs=None, action="append", metavar="DIR"
+        REQUIRED,
+        f"{_CASES} Repeatable. Synthetic cases among them choose as patients do.",
+        "--cases",
+        "--data",
+        nargs=None,
+        action="append",
+        metavar="DIR",
     )
     out: Path = option(REQUIRED, "CSV of every combination.", metavar="FILE")
     layout: Layout | None = option(None, _LAYOUT)

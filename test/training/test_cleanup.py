@@ -64,7 +64,7 @@ def test_figures_are_those_of_the_cleaned_mask(seed, tumour, floor):
                 got = pieces.scores(least_ml, least_suv_max)
                 how = Postprocessing(least_ml, floor, least_suv_max)
                 mask = clean_mask((probability > threshold).astype(np.uint8), suv, SPACING, how)
-                wanted = measure(truth, mask, SPACING, RULES["paper"], surfaces=False)
+                wanted = measure(truth, mask, SPACING, RULES["II"], surfaces=False)
                 for name, value in got.items():
                     assert value == pytest.approx(getattr(wanted, name), nan_ok=True), (threshold, least_ml, name)
 
@@ -85,6 +85,15 @@ def test_the_best_takes_away_what_is_false_and_leaves_what_is_true():
     )
     assert (ranked[0].dice, ranked[0].fpv_ml, ranked[0].fnv_ml) == (1.0, 0.0, 0.0)
     assert len(ranked) == len(THRESHOLDS) * len(LEAST_ML) * len(LEAST_SUV_MAX)
+
+
+def test_a_false_lesion_in_a_tumour_free_case_costs_dice_as_in_edition_2():
+    probability, suv, truth = case(0, tumour=False)
+    pieces = pieces_of(probability > 0.5, suv, truth, VOXEL_ML)
+    called, cleaned = pieces.scores(0.0, 0.0), pieces.scores(1e6, 0.0)
+    assert (called["dice"], called["fnv_ml"], cleaned["fnv_ml"]) == (0.0, 0.0, 0.0)
+    assert called["fpv_ml"] > cleaned["fpv_ml"] == 0
+    assert math.isnan(cleaned["dice"])
 
 
 def test_cleaning_by_suv_max_keeps_a_lesion_with_one_hot_voxel():
