@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from algorithm.cases import Case
+from training.anatomies import leaders_of, split_anatomies
 from training.blend import write_blend
 from training.fold_scores import Row, score_fold
 from training.options import CrossValidationOptions, parsed_as
 from training.parallel import Processes
-from training.preparation import PreparedData, split_anatomies, stored_folds
+from training.preparation import PreparedData, stored_folds
 from training.score_tables import table, write_case_list, write_reports
 from training.session import open_session
 from training.splits import Split, fold_split
@@ -73,16 +74,23 @@ def part_of_the_way(start: Path, last: Path, share: float, processes: Processes)
 
 
 def folds_of(data: PreparedData, folds: int, seed: int) -> list[Split]:
-    """Return the folds of the first data folder; all patients of the other folders train in each.
+    """Return the folds of the first data folder; the patients of the other folders train in each.
 
-    An nnU-Net ``splits_final.json`` in the first folder is used if it has this many folds.
+    An nnU-Net ``splits_final.json`` in the first folder is used if it has this many folds. A synthetic body does
+    not train where the patient whose organs it shows, or another body of his, is held back.
     """
     dataset, cache = data.datasets[0], data.caches[0]
     splits = stored_folds(dataset, cache, folds) or [
         split_anatomies(cache, partial(fold_split, fold=fold, folds=folds, seed=seed)) for fold in range(folds)
     ]
-    others = tuple(sorted({case.patient for other in data.caches[1:] for case in other.cases}))
-    return [Split(train=split.train + others, test=split.test) for split in splits]
+    leader = leaders_of(case for each in data.caches for case in each.cases)
+    others = sorted({case.patient for other in data.caches[1:] for case in other.cases})
+    joined = []
+    for split in splits:
+        held_back = {leader[patient] for patient in split.test}
+        train = (*split.train, *(patient for patient in others if leader[patient] not in held_back))
+        joined.append(Split(train=train, test=split.test))
+    return joined
 
 
 def held_back_cases(data: PreparedData, split: Split) -> list[Case]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from algorithm.description import Description, Normalisation
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import read_json
 from algorithm.network.architecture import Architecture
+from training.anatomies import leaders_of, person, with_followers
 from training.cache import Cache, CachedCase, Spacing, Statistics, build_cache, tumour_statistics
 from training.mistakes import Mistakes, read_mistakes
 from training.options import DataOptions
@@ -39,9 +39,6 @@ _NO_PATIENTS = {
     "csv": "the list tells no patients (its column patient)",
 }
 """Why all patients have but one case, by layout; their studies may then come apart in a split."""
-
-_SET_PREFIX = re.compile(r"(PETCT|fdg)_(?=[0-9a-f]+$)")
-"""Of FDG-PET-CT-Lesions' folders and of the same patients' names in AutoPET III."""
 
 
 @dataclass(frozen=True)
@@ -151,41 +148,32 @@ def _of_these(mistakes: Mapping[str, Mistakes], caches: Sequence[Cache]) -> dict
 def split_patients(data: PreparedData, rule: str, seed: int) -> Split:
     """Split the patients of each data folder by the same rule (see ``choose_split``) and join the results.
 
-    For ``fold:K/N`` an nnU-Net ``splits_final.json`` in the folder is used if it has N folds.
+    For ``fold:K/N`` an nnU-Net ``splits_final.json`` in the folder is used if it has N folds. Synthetic bodies
+    have the role of those whose organs they show, in whichever folder these lie, unless a file gives another.
     """
     split = Split(())
+    leader = leaders_of(case for cache in data.caches for case in cache.cases)
     for dataset, cache in zip(data.datasets, data.caches, strict=True):
+        patients = {case.patient for case in cache.cases}
+        leading = {patient for patient in patients if leader[patient] == patient}
         fold, folds = parse_fold(rule) if rule.startswith("fold:") else (0, 0)
         stored = stored_folds(dataset, cache, folds) if folds else []
         if stored:
             split += stored[fold]
         elif is_stored(rule):
-            split += choose_split(rule, (case.patient for case in cache.cases))
+            split += choose_split(rule, patients)
+        elif len(leading) < folds and leading < {leader[patient] for patient in patients}:
+            split += Split(tuple(sorted(leading)))  # the others of the folder follow patients of other folders
         else:
-            split += split_anatomies(cache, partial(choose_split, rule, seed=seed))
+            split += choose_split(rule, leading, seed)
     if is_stored(rule):
-        patients = {case.patient for cache in data.caches for case in cache.cases}
-        warn_of_differences(Path(rule), read_split(Path(rule)).patients, patients, "patients")
+        everybody = {case.patient for cache in data.caches for case in cache.cases}
+        warn_of_differences(Path(rule), read_split(Path(rule)).patients, everybody, "patients")
+    else:
+        split = with_followers(split, leader)
     if not split.train:
         raise MissingInputError(f"--split {rule} leaves no training patient; choose another split")
     return split
-
-
-def split_anatomies(cache: Cache, choose: Callable[[Iterable[str]], Split]) -> Split:
-    """Split patients, the synthetic bodies of one anatomy like one patient: each shows the organs of the others.
-
-    A body is ``synthetic_0000_ANATOMY`` of the patient ``synthetic_0000``, as synthesis writes it.
-    """
-    first: dict[str, str] = {}
-    leader: dict[str, str] = {}
-    for case in sorted(cache.cases, key=lambda case: case.patient):
-        anatomy = case.name.removeprefix(f"{case.patient}_")
-        is_body = case.synthetic and anatomy != case.name
-        leader.setdefault(case.patient, first.setdefault(anatomy, case.patient) if is_body else case.patient)
-    led: dict[str, list[str]] = {}
-    for patient, name in leader.items():
-        led.setdefault(name, []).append(patient)
-    return Split(*(tuple(patient for name in role for patient in led[name]) for role in astuple(choose(led))))
 
 
 def stored_folds(dataset: DataSet, cache: Cache, count: int) -> list[Split]:
@@ -299,7 +287,7 @@ def _check_names(datasets: Sequence[DataSet]) -> None:
     """
     owner: dict[str, Path] = {}
     for dataset in datasets:
-        patients = {_SET_PREFIX.sub("", case.patient): case.patient for case in dataset.cases}
+        patients = {person(case.patient): case.patient for case in dataset.cases}
         for key, patient in patients.items():
             if key in owner:
                 raise UsageError(

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algorithm.cases import DataSet
 from algorithm.errors import UsageError
+from training.anatomies import leaders_of, split_anatomies
 from training.cache import Cache, CachedCase
-from training.preparation import split_anatomies
+from training.crossvalidation import folds_of
+from training.preparation import PreparedData, split_patients
 from training.splits import (
     Split,
     choose_split,
@@ -149,3 +152,81 @@ def test_patients_and_bodies_of_their_own_anatomies_are_split_as_ever():
     ):
         names = [case.patient for case in cache.cases]
         assert split_anatomies(cache, paper_split) == paper_split(names)
+
+
+def folders(*caches):
+    """Return data folders of these cases."""
+    datasets = tuple(DataSet(Path(f"nowhere/{number}"), "autopet", (), ()) for number, _ in enumerate(caches))
+    return PreparedData(datasets, caches, (1.0,) * len(caches))
+
+
+def roles_of(split):
+    names = ("train", "validation", "test")
+    return {patient: name for name in names for patient in getattr(split, name)}
+
+
+def made_of(anatomies, *numbers):
+    """Return bodies of these numbers, the anatomies taken in turn."""
+    named = [(f"synthetic_{number:04}", anatomies[number % len(anatomies)]) for number in numbers]
+    return Cache(
+        tuple(
+            CachedCase(
+                f"{patient}_{anatomy}", patient, Path(), (1, 1, 1), (1.0, 1.0, 1.0), 1.0, "", synthetic=True
+            )
+            for patient, anatomy in named
+        ),
+        (),
+    )
+
+
+PATIENTS = bodies(*(f"PETCT_{number:010x}_study" for number in range(10)))
+ANATOMIES = {
+    "fdg_0000000000_01-01-2003-NA": "PETCT_0000000000",
+    "fdg_0000000003_01-01-2003-NA": "PETCT_0000000003",
+    "PETCT_0000000009_study": "PETCT_0000000009",
+    "psma_0000000004_2018-01-01": "synthetic_0003",  # nobody's here
+}
+LEADERS = list(ANATOMIES.values())
+
+
+@pytest.mark.parametrize("rule", ["paper", "fold:0/5", "fold:3/5", "all"])
+def test_a_body_has_the_role_of_the_patient_that_it_was_made_of(rule):
+    made = [made_of(list(ANATOMIES), *numbers) for numbers in (range(8), range(8, 12))]
+    roles = roles_of(split_patients(folders(PATIENTS, *made), rule, 0))
+    alone = roles_of(split_patients(folders(PATIENTS), rule, 0))
+    assert {patient: roles[patient] for patient in alone} == alone
+    assert len(roles) == 22
+    for number in range(12):
+        assert roles[f"synthetic_{number:04}"] == roles[LEADERS[number % 4]]
+    assert roles["synthetic_0003"] == "train"
+
+
+@pytest.mark.parametrize("rule", ["paper", "fold:1/3"])
+def test_bodies_of_one_anatomy_have_one_role_across_folders(rule):
+    made = [made_of("abcde", *numbers) for numbers in (range(10, 20), range(10))]
+    roles = roles_of(split_patients(folders(*made), rule, 0))
+    assert len(roles) == 20
+    for number in range(5):
+        assert len({roles[f"synthetic_{each:04}"] for each in range(number, 20, 5)}) == 1
+    assert set(roles.values()) >= {"train", "test"}
+
+
+def test_bodies_of_both_studies_of_a_patient_have_one_role():
+    made = made_of(("fdg_0a_2003", "fdg_0a_2004", "psma_0a_2004"), *range(3))
+    assert list(leaders_of(made.cases).values()) == ["synthetic_0000", "synthetic_0000", "synthetic_0002"]
+
+
+def test_no_body_of_a_held_back_patient_trains_a_fold():
+    made = made_of(list(ANATOMIES), *range(12))
+    names = {case.patient for case in made.cases}
+    splits = folds_of(folders(PATIENTS, made), 5, 0)
+    for split in splits:
+        assert not names & set(split.test)
+        left_out = {f"synthetic_{number:04}" for number in range(12) if LEADERS[number % 4] in split.test}
+        assert set(split.train) & names == names - left_out
+    assert sum(len(split.test) for split in splits) == 10
+
+    for split in folds_of(
+        folders(made, PATIENTS), 3, 0
+    ):  # where bodies are held back, their patients do not train
+        assert ("PETCT_0000000003" in split.train) is ("synthetic_0001" not in split.test)
