@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
             )
         if session.processes.is_first:
             write_reports(rows, out)
-            write_case_list(held_back, data.datasets[0].folder, out / "cases.csv")
+            write_case_list(held_back, out / "cases.csv")
             print(f"\n{table(rows)}\n\nevery patient: {out / 'scores.csv'}", flush=True)
     return 0
 

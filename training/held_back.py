@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from algorithm.cases import Case
+from algorithm.cases import OWN_GRID, Case
 from algorithm.files import relative_path
 from algorithm.outputs import remove_earlier, text_kind, written_as
 from evaluation.scoring.score import csv_text
 from training.preparation import PreparedData
 from training.splits import Split
 
-HEADINGS = ("case", "ct", "pet", "truth", "truth_grid", "patient", "tracer", "synthetic")
+_FIRST_HEADINGS = ("case", "ct", "pet", "truth", "truth_grid", "patient", "tracer", "synthetic")
+HEADINGS = (*_FIRST_HEADINGS, "centre", "data_set", "subset")
 
-LIST = text_kind("a list of cases", ",".join(HEADINGS))
+LIST = text_kind("a list of cases", ",".join(_FIRST_HEADINGS))  # earlier ones had no more
 
 
 def write_lists(data: PreparedData, split: Split, out: Path) -> dict[str, tuple[Path, int]]:
@@ -48,20 +49,25 @@ def write_lists(data: PreparedData, split: Split, out: Path) -> dict[str, tuple[
             remove_earlier({path: LIST})
         else:
             with written_as(path, LIST) as temporary:
-                temporary.write_text(csv_text([HEADINGS, *_rows(cases, out)]), encoding="utf-8")
+                temporary.write_text(list_text(cases, out), encoding="utf-8")
             written[role] = (path, len(cases))
     return written
 
 
-def _rows(cases: Sequence[Case], out: Path) -> list[tuple[str, ...]]:
-    return [
+def list_text(cases: Sequence[Case], folder: Path) -> str:
+    """Return the list of cases with truth that a CSV in this folder is, with all that scoring asks for."""
+    rows = [
         (
             case.name,
-            *(relative_path(path, out).as_posix() for path in case.files),
-            "own" if case.truth_on_own_grid else "",
+            *(relative_path(path, folder).as_posix() for path in case.files),
+            OWN_GRID if case.truth_on_own_grid else "",
             case.patient,
             case.tracer or "",
             "yes" if case.synthetic else "",
+            case.centre or "",
+            case.data_set or "",
+            case.subset or "",
         )
         for case in cases
     ]
+    return csv_text([HEADINGS, *rows])

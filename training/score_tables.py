@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from algorithm.cases import Case
-from algorithm.files import relative_path
 from evaluation.scoring.metrics import Scores
-from evaluation.scoring.score import csv_text, write_text
 from evaluation.scoring.score import summarise as summarise_values
+from evaluation.scoring.score import write_text
 from training.fold_scores import Row, file_name
+from training.held_back import list_text
 
 REPORTED = {"dice": "Dice", "hd95_mm": "HD95 mm", "fpv_ml": "FPV ml", "fnv_ml": "FNV ml"}
 
@@ -38,27 +38,10 @@ def write_reports(rows: Sequence[Row], out: Path) -> None:
         write_text(out / name, content)
 
 
-def write_case_list(cases: Sequence[Case], data: Path, path: Path) -> None:
-    """Write whose contours lie where, as ``--cases`` of ``evaluation score`` and ``compare``.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-        All that were held back once.
-    data : Path
-        Folder of the data set: ``--truth``.
-    path : Path
-        CSV file.
-    """
-    rows = [
-        (
-            file_name(case.name),
-            relative_path(case.truth, data).as_posix(),
-        )
-        for case in cases
-        if case.truth is not None
-    ]
-    write_text(path, csv_text([("case", "truth"), *sorted(rows)]))
+def write_case_list(cases: Sequence[Case], path: Path) -> None:
+    """Write all cases that were held back once, under their masks' names, as ``evaluation`` takes ``--cases``."""
+    named = [dataclasses.replace(case, name=file_name(case.name)) for case in cases if case.truth is not None]
+    write_text(path, list_text(sorted(named, key=lambda case: case.name), path.parent))
 
 
 def summarise(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, float]]]:

@@ -21,6 +21,7 @@ from training.held_back import write_lists
 from training.options import DataOptions
 from training.parallel import Processes
 from training.preparation import PreparedData, describe, prepare, split_patients, stored_folds
+from training.score_tables import write_case_list
 from training.splits import Split, write_split
 
 
@@ -122,6 +123,7 @@ def test_hecktor_is_scored_on_the_pet_s_grid_from_tree_and_list(
     root = write_hecktor_2022(tmp_path / "set", tmp_path / "scratch", 2)
     data = prepared(tmp_path, root)
     write_lists(data, Split((), (), tuple(case.patient for case in data.datasets[0].cases)), tmp_path / "run")
+    write_case_list(data.datasets[0].cases, tmp_path / "cv/cases.csv")
     for case in find_cases(root).cases:
         study = read_study(case)
         assert set(np.unique(sitk.GetArrayViewFromImage(sitk.ReadImage(case.truth)))) == {0, 1, 2}
@@ -129,11 +131,48 @@ def test_hecktor_is_scored_on_the_pet_s_grid_from_tree_and_list(
         write_mask(sitk.GetArrayFromImage(study.seg), study.pet, tmp_path / f"masks/{case.name}.nii.gz")
     (tmp_path / "masks/CHUM-002.nii.gz").unlink()
 
-    for source in (root, tmp_path / "run/test.csv"):
-        words = ["score", "--cases", str(source), "--prediction", str(tmp_path / "masks"), "--edition", "V"]
+    with_truth = [str(tmp_path / "cv/cases.csv"), "--truth", str(root)]
+    for source in ([str(root)], [str(tmp_path / "run/test.csv")], [str(tmp_path / "cv/cases.csv")], with_truth):
+        words = ["score", "--cases", *source, "--prediction", str(tmp_path / "masks"), "--edition", "V"]
         assert evaluation(words) == 0, capsys.readouterr().err
         rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("CHUM")]
         assert rows == [["CHUM-001", "1.0000"], ["CHUM-002", "0.0000"]]
+
+
+def test_a_written_list_is_scored_as_the_users_own(tmp_path: Path) -> None:
+    """Tracer, centre, data set, subset and what is synthetic are kept, so that the ranked figures are the same."""
+    root = write_tree(tmp_path / "set", *"abcd")
+    lines = ["case,ct,pet,truth,tracer,centre,data_set,subset,synthetic"]
+    cells = {"a": "fdg,LMU,one,,", "b": "fdg,UKT,one,,", "c": "psma,LMU,two,x,", "d": "fdg,LMU,two,,yes"}
+    for name, rest in cells.items():
+        lines.append(
+            f"{name} 1,{','.join(f'{name}/study/{each}.nii.gz' for each in ('CTres', 'SUV', 'SEG'))},{rest}"
+        )
+    (root / "cases.csv").write_text("\n".join(lines) + "\n")
+    data = prepared(tmp_path, root / "cases.csv")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/test.csv").write_text("case,ct,pet,truth,truth_grid,patient,tracer,synthetic\n")  # as it was
+    write_lists(data, Split((), (), tuple(case.patient for case in data.datasets[0].cases)), tmp_path / "run")
+    write_case_list(data.datasets[0].cases, tmp_path / "cv/cases.csv")
+
+    (tmp_path / "masks").mkdir()
+    for at, case in enumerate(find_cases(root / "cases.csv").cases):
+        study = read_study(case)
+        mask = np.roll(sitk.GetArrayFromImage(study.seg), at, axis=2)
+        for name in {case.name, case.name.replace(" ", "_")}:
+            write_mask(mask, study.pet, tmp_path / f"masks/{name}.nii.gz")
+
+    aggregates = []
+    for source in (root / "cases.csv", tmp_path / "run/test.csv", tmp_path / "cv/cases.csv"):
+        words = ["score", "--cases", str(source), "--prediction", str(tmp_path / "masks"), "--edition", "III"]
+        assert evaluation([*words, "--json", str(tmp_path / "metrics.json")]) == 0
+        aggregates.append(json.loads((tmp_path / "metrics.json").read_text())["aggregates"])
+    assert aggregates[0]["subsets"].keys() >= {"fdg, LMU", "fdg, UKT", "x"}
+    assert aggregates[1] == aggregates[2] == aggregates[0]
+    for case in list_cases(tmp_path / "run/test.csv"):
+        original = next(each for each in data.datasets[0].cases if each.name == case.name)
+        for field in ("tracer", "centre", "data_set", "subset", "synthetic", "patient"):
+            assert getattr(case, field) == getattr(original, field)
 
 
 def test_another_word_for_the_grid_is_refused(tmp_path: Path) -> None:
