@@ -117,10 +117,10 @@ def _hashes(bundle: Path) -> dict[str, str]:
 
 
 def _write_scores(out: Path, folder: Path, records: Sequence[CaseRecord], edition: str) -> None:
-    scored = score_bundle(out, folder, records, edition)
-    if scored is not None:
-        write_text(out / METRICS_JSON, scored[0])
-        write_text(out / METRICS_CSV, scored[1])
+    pairs, results = score_bundle(out, folder, records, edition)
+    if pairs:
+        write_text(out / METRICS_JSON, to_json(report(results, pairs, edition)))
+        write_text(out / METRICS_CSV, to_csv(results, edition))
 
 
 def _record(case: Case, files: dict[str, File], out: Path, result: SegmentedCase) -> CaseRecord:
@@ -140,14 +140,10 @@ def _record(case: Case, files: dict[str, File], out: Path, result: SegmentedCase
     )
 
 
-def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], edition: str) -> tuple[str, str] | None:
-    """Score a bundle's masks against the truth in the input folder.
-
-    Returns
-    -------
-    tuple of str, or None
-        ``metrics.json`` and ``metrics.csv``; None if no case has a truth.
-    """
+def score_bundle(
+    bundle: Path, folder: Path, cases: Sequence[CaseRecord], edition: str
+) -> tuple[list[Pair], list[CaseScore]]:
+    """Score a bundle's masks against the truth in the input folder, where cases have one."""
     pairs = [
         Pair(
             case.name,
@@ -160,10 +156,7 @@ def score_bundle(bundle: Path, folder: Path, cases: Sequence[CaseRecord], editio
         for case in cases
         if case.truth is not None
     ]
-    if not pairs:
-        return None
-    results: list[CaseScore] = list(score_pairs(pairs, RULES[edition]))
-    return to_json(report(results, pairs, edition)), to_csv(results, edition)
+    return pairs, list(score_pairs(pairs, RULES[edition]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

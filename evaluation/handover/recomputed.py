@@ -29,6 +29,8 @@ from evaluation.handover.bundle import (
     report_of,
 )
 from evaluation.handover.make import score_bundle
+from evaluation.scoring.pairs import Pair
+from evaluation.scoring.score import CaseScore, report, to_csv, to_json
 
 _METRICS_TOLERANCE = 1e-9
 _ADDED_COLUMNS = ("edition", "synthetic")  # since the first release
@@ -58,23 +60,36 @@ def misplaced_files(manifest: Manifest, bundle: Path) -> Iterator[str]:
 
 def changed_metrics(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[str]:
     """Score the masks again and say where ``metrics.json`` or ``metrics.csv`` says otherwise."""
-    scored = score_bundle(bundle, folder, manifest.cases, manifest.edition)
-    if scored is None:
+    pairs, results = score_bundle(bundle, folder, manifest.cases, manifest.edition)
+    if not pairs:
         return
     rules = f"is not what the masks score by the rules of edition {manifest.edition}"
     try:
-        if not close(read_json(bundle / METRICS_JSON), json.loads(scored[0]), _METRICS_TOLERANCE):
+        content = read_json(bundle / METRICS_JSON)
+        if not close(content, _metrics(pairs, results, manifest.edition, content), _METRICS_TOLERANCE):
             yield f"{METRICS_JSON} {rules}"
     except UserError as error:
         yield str(error)
     try:
         table = (bundle / METRICS_CSV).read_text(encoding="utf-8")
-        given, expected = _rows(table), _rows(scored[1])
+        given, expected = _rows(table), _rows(to_csv(results, manifest.edition))
         expected = _without_added(expected, given)
         if not close(given, expected, _METRICS_TOLERANCE):
             yield f"{METRICS_CSV} {rules}"
     except (UnicodeDecodeError, csv.Error) as error:
         yield f"{METRICS_CSV} is no table: {error}"
+
+
+def _metrics(pairs: list[Pair], results: list[CaseScore], edition: str, given: Any) -> Any:
+    """Return the content of ``metrics.json``; an older bundle's does not tell synthetic cases from patients."""
+    listed = given.get("results") if isinstance(given, dict) else None
+    older = isinstance(listed, list) and not any(isinstance(each, dict) and "synthetic" in each for each in listed)
+    if older:
+        results = [dataclasses.replace(each, synthetic=False) for each in results]
+    content = json.loads(to_json(report(results, pairs, edition)))
+    for each in content["results"] if older else ():
+        del each["synthetic"]
+    return content
 
 
 def _without_added(expected: list[_Row], given: list[_Row]) -> list[_Row]:

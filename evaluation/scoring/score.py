@@ -187,7 +187,13 @@ def report(results: Sequence[CaseScore], pairs: Sequence[Pair], edition: str) ->
     return {
         "edition": edition,
         "results": [
-            {"case": result.case, "subset": result.subset, "missing": result.missing, **vars(result.scores)}
+            {
+                "case": result.case,
+                "subset": result.subset,
+                "missing": result.missing,
+                "synthetic": result.synthetic,
+                **vars(result.scores),
+            }
             for result in results
         ],
         "aggregates": aggregate(results, RULES[edition]),
@@ -207,25 +213,32 @@ def aggregate(results: Sequence[CaseScore], rules: Rules) -> dict[str, Any]:
         ``cases`` of every subset; where some cases have none, they are one (:data:`NO_SUBSET`). ``ranking``: per
         ranked metric the ``value`` and the ``weight``; for editions that rank an area under the curve also
         ``auc``, the trapezoid over all steps. An algorithm that ignores clicks returns the same mask at every
-        step, so its area is the value times the number of steps.
+        step, so its area is the value times the number of steps. Where there are patients, synthetic cases are
+        in neither ``subsets`` nor ``ranking``.
     """
     content: dict[str, Any] = {name: summarise(values) for name, values in columns(results).items()}
     content["lesions"] = _pooled_lesions(results)
     content["subsets"] = {}
-    named = any(result.subset for result in results)
-    for subset in sorted({result.subset or NO_SUBSET for result in results} if named else ()):
-        members = [result for result in results if (result.subset or NO_SUBSET) == subset]
+    ranked = ranked_of(results)
+    named = any(result.subset for result in ranked)
+    for subset in sorted({result.subset or NO_SUBSET for result in ranked} if named else ()):
+        members = [result for result in ranked if (result.subset or NO_SUBSET) == subset]
         means = {name: summarise(values)["mean"] for name, values in columns(members).items()}
         content["subsets"][subset] = {"cases": len(members), **means}
     content["ranking"] = {}
     for name, weight in rules.ranked.items():
-        value = content[name]["mean"]
+        value = summarise(columns(ranked)[name])["mean"]
         if rules.by_subset and content["subsets"]:
             value = summarise([means[name] for means in content["subsets"].values()])["mean"]
         content["ranking"][name] = {"value": value, "weight": weight}
         if rules.last_step:
             content["ranking"][name]["auc"] = value * rules.last_step
     return content
+
+
+def ranked_of(results: Sequence[CaseScore]) -> Sequence[CaseScore]:
+    """Return the cases that are ranked: those of patients, or all where there are none."""
+    return [result for result in results if not result.synthetic] or results
 
 
 def columns(results: Sequence[CaseScore]) -> dict[str, list[float]]:
@@ -250,7 +263,9 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
 
 def summary_text(content: dict[str, Any]) -> str:
     """Return what the edition ranks, the subsets and the missing cases of a :func:`report` in lines of text."""
-    lines = [f"Edition {content['edition']}, cases scored: {len(content['results'])}"]
+    synthetic = [result["synthetic"] for result in content["results"]]
+    apart = f", of them {sum(synthetic)} synthetic, not ranked" if any(synthetic) and not all(synthetic) else ""
+    lines = [f"Edition {content['edition']}, cases scored: {len(synthetic)}{apart}"]
     for name, ranked in content["aggregates"]["ranking"].items():
         details = [f"{METRICS[name].heading} {METRICS[name].text(ranked['value'])}"]
         if ranked["weight"] is not None:

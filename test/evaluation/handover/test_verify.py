@@ -15,9 +15,10 @@ from algorithm import __version__
 from algorithm.errors import MissingInputError, UsageError, WeightsError
 from algorithm.files import sha256_of
 from evaluation.__main__ import main as command
+from evaluation.handover.make import score_bundle
 from evaluation.handover.manifest import read_manifest
 from evaluation.handover.verify import verify
-from evaluation.scoring.score import csv_text
+from evaluation.scoring.score import csv_text, report, to_json
 from test.support.bundles import (
     flip_a_voxel,
     forge,
@@ -123,6 +124,23 @@ def test_metrics_are_scored_again(bundle, inputs, capsys):
     rewrite(bundle)
     assert verify(bundle, inputs, predict=threshold) == 1
     assert verdict(capsys) == "DIFFERS: metrics.json is not what the masks score by the rules of edition III"
+
+
+def test_an_older_bundle_ranks_synthetic_cases_too(bundle, inputs, capsys):
+    manifest = read_manifest(bundle)
+    pairs, results = score_bundle(bundle, inputs, manifest.cases, manifest.edition)
+    mixed = [dataclasses.replace(each, synthetic=False) for each in results]
+    content = report(mixed, pairs, manifest.edition)
+    assert set(content["aggregates"]["subsets"]) == {"no subset", "synthetic"}
+    for each in content["results"]:
+        del each["synthetic"]
+    (bundle / "metrics.json").write_text(to_json(content))
+    rewrite(bundle)
+    assert verify(bundle, inputs, predict=threshold) == 0
+    forge(bundle / "metrics.json", lambda c: c["aggregates"]["ranking"]["dice"].update(value=1.0))
+    rewrite(bundle)
+    assert verify(bundle, inputs, predict=threshold) == 1
+    assert "metrics.json is not what the masks score" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("missing", [("edition",), ("synthetic", "edition"), ("synthetic",)])

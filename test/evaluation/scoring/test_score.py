@@ -212,6 +212,27 @@ def test_a_list_says_to_the_table_of_scores_what_is_synthetic(cohort):
     assert {row.case: row.synthetic for row in read_rows(cohort / "scores.csv")} == {"fdg_a": True, "fdg_b": False}
 
 
+@pytest.mark.parametrize("edition", ["II", "III", "V"])
+def test_synthetic_cases_are_not_ranked_where_there_are_patients(cohort, capsys, edition):
+    write(cohort / "truth/synthetic_d.nii.gz", ONE)
+    table = cohort / "cases.csv"
+    table.write_text("case,synthetic\nfdg_a,\nfdg_b,\n")
+    patients = scored_json(cohort, edition, "--cases", str(table))["aggregates"]
+    table.write_text("case,synthetic\nfdg_a,\nfdg_b,\npsma_c,yes\nsynthetic_d,\n")
+    capsys.readouterr()
+    content = scored_json(cohort, edition, "--cases", str(table))
+    assert "cases scored: 4, of them 2 synthetic, not ranked" in capsys.readouterr().out
+    assert [each["synthetic"] for each in content["results"]] == [False, False, True, True]
+    assert {name: content["aggregates"][name] for name in ("subsets", "ranking")} == {
+        name: patients[name] for name in ("subsets", "ranking")
+    }
+    assert content["aggregates"]["truth_ml"]["count"] == 4
+
+    table.write_text("case,synthetic\nfdg_a,yes\nfdg_b,yes\n")
+    assert scored_json(cohort, edition, "--cases", str(table))["aggregates"] == patients
+    assert "not ranked" not in capsys.readouterr().out
+
+
 def test_a_tree_in_place_of_the_table_of_cases(cohort, capsys):
     assert score(cohort, "III", "--cases", str(cohort / "truth")) == 2
     sentence = capsys.readouterr().err
