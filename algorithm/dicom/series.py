@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -118,12 +117,6 @@ class Series:
     def axial(self) -> bool:
         """Whether the slices are axial, up to an oblique angle of some 35 degrees."""
         return bool(self.orientation) and abs(self.normal[2]) > _AXIAL_COSINE
-
-    @cached_property
-    def extent(self) -> tuple[float, float]:
-        """Lowest and highest z of the slices' origins, patient space, mm."""
-        heights = [piece.position[2] for piece in self.slices if piece.position]
-        return (min(heights), max(heights)) if heights else (0.0, 0.0)
 
     def __str__(self) -> str:
         """Name the series as lists of candidates do."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from algorithm.dicom.coverage import covered, height_mm
 from algorithm.dicom.headers import Header, text
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import VOLUME, Found, Series, count_by_modality, find_series
@@ -17,7 +18,7 @@ from algorithm.errors import InvalidImageError, MissingInputError
 
 Say = Callable[[str], None]
 
-_COVERED = 0.9  # of the PET's height that the best CT covers: a thin-sliced CT of the chest alone does not
+_AS_MUCH = 0.9  # of the body that the best series covers: a thin-sliced CT of the chest or the spine does not
 _NAMES = {"PT": "PET", "CT": "CT"}
 _OPTIONS = {"PT": "--pet-series", "CT": "--ct-series"}
 
@@ -123,7 +124,8 @@ def read_study(
     """Read the PET and the CT of a study from a folder of DICOM files.
 
     Headers are read first; pixels only of the chosen two. Chosen are a PET corrected for attenuation and a CT with
-    the same FrameOfReferenceUID; among several the one with the most slices, of CTs those that cover the PET.
+    the same FrameOfReferenceUID: of PETs that cover as much of the body's height, and of CTs that cover as much of
+    the PET's box, the one with the most slices.
 
     Parameters
     ----------
@@ -144,8 +146,8 @@ def read_study(
     MissingInputError
         There is no PET or no CT, or there are several that fit equally well; the sentence lists them.
     InvalidImageError
-        The chosen series makes no volume (slices missing, double or uneven, gantry tilt), or the PET cannot become
-        SUV; the sentence says what is missing.
+        The chosen series, or a PET that covers more of the body, makes no volume (slices missing, double or
+        uneven, gantry tilt), or the PET cannot become SUV; the sentence says what is missing.
     UnreadableImageError
         A file's pixels are damaged.
     InstallationError
@@ -243,20 +245,12 @@ def _fitting_cts(pet: Series, cts: list[Series], *, anywhere: bool) -> list[Seri
         same = unknown
     if not pet.axial:
         return same
-    covered = [_covered(pet, ct) for ct in same]
-    return [ct for ct, part in zip(same, covered, strict=True) if part >= _COVERED * max(covered)]
-
-
-def _covered(pet: Series, ct: Series) -> float:
-    """Part of the PET's height that a CT covers."""
-    (low, high), (ct_low, ct_high) = pet.extent, ct.extent
-    if not ct.axial or high <= low:
-        return 0.0
-    return max(0.0, min(high, ct_high) - max(low, ct_low)) / (high - low)
+    parts = [covered(pet, ct) for ct in same]
+    return [ct for ct, part in zip(same, parts, strict=True) if part >= _AS_MUCH * max(parts)]
 
 
 def _best(series: list[Series], modality: str, found: Found) -> Series:
-    """Return the one with the most slices; series without a problem and axial ones first."""
+    """Return the one with the most slices, of PETs the tallest; series without a problem and axial ones first."""
     name, option = _NAMES[modality], _OPTIONS[modality]
     pool = [one for one in series if not one.problem] or series
     pool = [one for one in pool if one.axial] or pool
@@ -265,6 +259,8 @@ def _best(series: list[Series], modality: str, found: Found) -> Series:
             f"{found.folder} holds PETs of several studies: {_listed(pool)}; give one study's folder, or name the "
             f"series with {option} UID"
         )
+    if modality == "PT":
+        pool = _tallest(pool, series)
     most = max(len(one.slices) for one in pool)
     pool = [one for one in pool if len(one.slices) == most]
     if len({one.uid for one in pool}) > 1:
@@ -279,6 +275,22 @@ def _best(series: list[Series], modality: str, found: Found) -> Series:
         )
     check_stack(pool[0])
     return pool[0]
+
+
+def _tallest(pets: list[Series], candidates: list[Series]) -> list[Series]:
+    """Return the PETs that cover the most of the body, unless one that cannot be used covers clearly more."""
+    if pets[0].problem:  # then all have one
+        return pets
+    heights = [height_mm(pet) for pet in pets]
+    most = max(heights)
+    for other in candidates:
+        if other.problem and other.axial and most < _AS_MUCH * height_mm(other):
+            raise InvalidImageError(
+                f"{other} cannot be used: {other.problem}; it covers {height_mm(other):.0f} mm, and "
+                f"{pets[heights.index(most)]} only {most:.0f} mm; export it again, or name the other with "
+                f"{_OPTIONS['PT']} UID"
+            )
+    return [pet for pet, height in zip(pets, heights, strict=True) if height >= _AS_MUCH * most]
 
 
 def _chosen(series: Series, found: Found) -> tuple[str, ...]:

@@ -94,8 +94,8 @@ def _renamed(**elements):
 
 def test_the_ct_with_the_most_slices_is_taken_and_said(tmp_path):
     maker = _study(tmp_path)
-    thin = Maker(spacing=(1.5, 2.0, 2.0))
-    thin.ct(tmp_path / "thin", np.zeros((20, 4, 4), np.int16), series="thin", number=7)
+    thin = Maker(spacing=(1.5, 2.0, 2.0), origin=(-42.0, -32.0, 100.0))
+    thin.ct(tmp_path / "thin", np.zeros((20, 12, 12), np.int16), series="thin", number=7)
     study = read_study(tmp_path)
     assert study.ct.GetSize()[2] == 20
     assert "the CT is series 7" in " ".join(study.notes)
