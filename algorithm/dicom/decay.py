@@ -20,6 +20,7 @@ from algorithm.dicom.times import (
     reference,
     said,
     series_start,
+    time_said,
 )
 from algorithm.dicom.uptake import Uptake
 from algorithm.errors import InvalidImageError
@@ -235,7 +236,8 @@ def _administration(
     if overrides.injection_time is not None:
         given = given_administration(overrides.injection_time, acquired)
         assert given is not None  # SuvOverrides checked its form
-        told = f"injection at {said(given.at)}, the header has {start or clock or 'none'}"
+        has = time_said(start) or time_said(clock) or ("no time" if start or clock else "none")
+        told = f"injection at {said(given.at)}, the header has {has}"
         return given, replace(reckoning, overrides=(*reckoning.overrides, told))
     found = administration(start, clock, acquired, text(headers[0], "TimezoneOffsetFromUTC"))
     if found is None:

@@ -215,6 +215,12 @@ def said(moment: datetime) -> str:
     return moment.isoformat(sep=" ", timespec="milliseconds" if moment.microsecond else "seconds")
 
 
+def time_said(value: str) -> str:
+    """Write an element (date and time, or a time alone) as :func:`said` does; empty where it is none."""
+    moment, clock = parse_date_time(value), parse_time(value)
+    return said(moment) if moment else clock.isoformat() if clock else ""
+
+
 def _spread_s(moments: tuple[datetime, ...]) -> float:
     return (max(moments) - min(moments)).total_seconds() if moments else 0.0
 

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from algorithm.__main__ import main
 from algorithm.results import NAMES
 from test.support.checkpoints import write_checkpoint
+from test.support.cohorts import dates_in
 from test.support.dicom import Maker, edit_all, uid
 from test.support.studies import write_study
 
@@ -155,6 +156,18 @@ class TestStudy:
             assert "10:00:00" in text  # of the injection: times of day stay
             assert "not taken: series 3 (20 slices, not corrected for attenuation)" in text
             assert not any(part in text for part in ("DOE", "2025-01-01", "UID", uid("study", "pet")))
+
+    @pytest.mark.parametrize("start", ["20250101100000", "20250101", "20250101T25", "2025010110+0100"])
+    def test_no_date_is_left_where_the_injection_is_given(self, predict, tmp_path: Path, start: str) -> None:
+        study = write_study(tmp_path / "study", pet_edit=edit_all(RadiopharmaceuticalStartDateTime=start))
+
+        assert predict(study, tmp_path / "out", "--anonymous", "--no-viewer", "--injection-time", "10:00") == 0
+
+        for name in ("report.html", "report.json"):
+            text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+            assert "injection at 10:00:00, the header has 10:00:00" in text
+            assert "2025-01-01" not in text
+            assert dates_in(text) == []
 
     def test_an_anonymous_page_says_once_what_is_odd_by_its_date(self, predict, tmp_path: Path) -> None:
         early = edit_all(RadiopharmaceuticalStartTime="105800", RadiopharmaceuticalStartDateTime="20250101105800")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1", "--no-html")
@@ -20,3 +21,9 @@ def without_seconds(path: Path) -> list[dict[str, str]]:
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def dates_in(text: str) -> list[str]:
+    """Return dates of eight digits, as DICOM writes them, outside of pictures and hashes."""
+    plain = re.sub(r"base64,[\w+/=]+|\b[0-9a-f]{32,}\b", "", text)
+    return re.findall(r"(?<![\w.])(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\w*", plain)

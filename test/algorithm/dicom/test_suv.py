@@ -326,7 +326,7 @@ def test_start_date_time_with_a_time_zone(tmp_path):
         (
             {"RadiopharmaceuticalStartDateTime": "20250102100000"},
             {"injection_time": "2025-01-01T10:00:00"},
-            "the header has 20250102100000",
+            "the header has 2025-01-02 10:00:00",
         ),
     ],
 )
