@@ -22,6 +22,7 @@ from algorithm.dicom.series import FILE_FOLLOWS
 from algorithm.dicom.study import Patient
 from algorithm.errors import GeometryError, InvalidImageError, UnreadableImageError, UsageError
 from algorithm.files import is_folder
+from algorithm.formats.volume import files_of
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
 from algorithm.outputs import (
@@ -250,12 +251,16 @@ def _with_note(report: RunReport, note: str) -> RunReport:
     return dataclasses.replace(report, notes=(*report.notes, note))
 
 
+_DAY = r"(?<![\w.])(?:19|20)\d\d[01]\d[0-3]\d"  # as DICOM writes it
 _NAMELESS = (
     (re.compile(r'(series (?:\S+|\(no number\))) ".*?" (?=\(\d+ slice)'), r"\1 "),  # SeriesDescription
     (re.compile(r",? UID [0-9][0-9.]*"), ""),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ](?=\d\d:\d\d)"), ""),
+    (re.compile(rf"{_DAY}(?=\d\d)"), ""),
+    (re.compile(rf"{_DAY}(?![\w.])"), "…"),
+    (re.compile(r"\bbetween .*? (\(-?[\d.]+ mm\)) and .*? (\(-?[\d.]+ mm\))"), r"between … \1 and … \2"),
 )
-"""What sentences tell of an examination: free text, UIDs, and dates before a time."""
+"""What sentences tell of an examination: free text, UIDs, dates, and names of slices' files."""
 
 
 def _nameless_text(lines: Iterable[str]) -> tuple[str, ...]:
@@ -272,6 +277,18 @@ def _nameless_notes(notes: Iterable[str], report: RunReport) -> tuple[str, ...]:
         whole = re.compile(rf"(?<![\w./]){re.escape(name)}(?![\w.])")
         notes = [whole.sub(stand_in, note) for note in notes]
     return _nameless_text(notes)
+
+
+def nameless_failure(sentence: str, images: Iterable[Path]) -> str:
+    """Return why a case failed without the names of its images' files, and of its examination."""
+    names: set[str] = set()
+    for image in images:
+        files = files_of(image)
+        folders = (folder for path in files for folder in path.parents if folder.is_relative_to(image))
+        names |= {str(path) for path in (image, *files, *folders)} | {path.name for path in files if path == image}
+    for name in sorted((" ".join(each.split()) for each in names), key=len, reverse=True):
+        sentence = re.sub(rf"(?<![\w./]){re.escape(name)}(?![\w.])", "…", sentence)
+    return _nameless_text([sentence])[0]
 
 
 def _nameless(report: RunReport) -> RunReport:

@@ -26,7 +26,7 @@ from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.outputs import is_one_of
 from algorithm.refusals import as_user_error
-from algorithm.results import NAMES, Wanted, clear_results, remove_results, write_results
+from algorithm.results import NAMES, Wanted, clear_results, nameless_failure, remove_results, write_results
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ def _segment(case: Case, key: str, cohort: Cohort, segmenter: Segmenter) -> Reco
         files = {name: sha256_of(folder / name) for name in NAMES if (folder / name).exists()}
         told = f"{result.report.total_volume_ml:.2f} ml in {len(result.lesions)} lesion(s)"
     except Exception as raised:
-        error = told = _sentence(raised)
+        sentence = _sentence(raised)
+        error = told = nameless_failure(sentence, inputs) if cohort.wanted.anonymous else sentence
         remove_results(folder, inputs)
     record = Record(case.name, key, round(time.monotonic() - began, 3), error, files)
     write_record(folder, record)

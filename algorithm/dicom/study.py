@@ -316,7 +316,8 @@ def _check_patient(pet: Series, ct: Series) -> None:
     a, b = text(pet.header, "PatientID"), text(ct.header, "PatientID")
     if a and b and a != b:
         raise InvalidImageError(
-            f"PET and CT must be of one patient, got PatientID {a} for the PET and {b} for the CT; give one study"
+            f"PET and CT must be of one patient, got two PatientIDs, one in the PET {pet} and another in the CT "
+            f"{ct}; give one study"
         )
 
 

@@ -36,6 +36,7 @@ from algorithm.dicom.volume import voxel_volume_ml
 from algorithm.errors import InvalidImageError
 
 _HEAVIEST_KG = 1000.0
+_NAMING = ("PatientID", "StudyInstanceUID")  # whose values no sentence tells
 _UNIT_CODES = {  # UCUM codes of MeasurementUnitsCodeSequence (PS3.16 CID 84, 85), in enhanced PET
     "BQ/ML": ("BQML", ""),
     "{SUVBW}G/ML": ("GML", "BW"),
@@ -86,7 +87,7 @@ def reckon(series: Series, overrides: SuvOverrides | None = None) -> tuple[NDArr
         The PET cannot be converted; the sentence says what is missing or contradicts.
     """
     pet = _Pet(series, [piece.header for piece in series.slices], overrides or SuvOverrides())
-    for keyword in ("PatientID", "StudyInstanceUID"):
+    for keyword in _NAMING:
         _check_alike(pet, keyword)
     slopes = _slopes(pet)
     units, suv_type = _units(pet)
@@ -313,9 +314,10 @@ def _one_of(pet: _Pet, value: Callable[[Header], str], name: str) -> str:
     said: Iterable[str] = {value(header) for header in pet.headers}
     found = sorted(said)
     if len(found) > 1:
+        several = " and ".join(one or "none" for one in found)
+        got = f"{len(found)} different ones" if name in _NAMING else several
         raise InvalidImageError(
-            f"{name} must be the same in all slices, got {' and '.join(one or 'none' for one in found)} in "
-            f"{pet.series}; export the PET again"
+            f"{name} must be the same in all slices, got {got} in {pet.series}; export the PET again"
         )
     return found[0]
 
@@ -337,7 +339,8 @@ def _check_alike(pet: _Pet, keyword: str, sequence: str = "") -> None:
     def value(header: Header) -> str:
         for holder in items(header, sequence)[:1] if sequence else [header]:
             figure = number(holder, keyword)
-            return text(holder, keyword) if figure is None else f"{figure:.12g}"
+            digits = 15 if keyword.endswith("Time") else 12  # a date and a time have 14
+            return text(holder, keyword) if figure is None else f"{figure:.{digits}g}"
         return ""
 
     _one_of(pet, value, keyword)

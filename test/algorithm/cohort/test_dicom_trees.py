@@ -9,8 +9,8 @@ import pytest
 
 from algorithm.cases import list_cases
 from algorithm.results import NAMES
-from test.support.cohorts import names_in, rows
-from test.support.dicom import edit_all, write
+from test.support.cohorts import dates_in, names_in, rows
+from test.support.dicom import Edit, edit_all, write
 from test.support.studies import write_study
 
 QUICK = ("--device", "cpu", "--precision", "float32", "--flips", "1", "--no-html")
@@ -23,6 +23,12 @@ def with_other_study(source: str, target: str) -> None:
     dataset = pydicom.dcmread(source)
     dataset.StudyInstanceUID += ".1"
     dataset.save_as(target)
+
+
+def _in_second(**elements: object) -> Edit:
+    """Set elements of the second slice alone."""
+    edit = edit_all(**elements)
+    return lambda dataset, index: edit(dataset, index) if index == 1 else None
 
 
 def write_report(path: Path) -> None:
@@ -76,6 +82,39 @@ class TestDicomTree:
 
         assert "taken as MBq" in rows(tmp_path / "out" / "cohort.csv")[0]["notes"]
         assert capsys.readouterr().out.count("taken as MBq") == 1
+
+    def test_reasons_of_an_anonymous_cohort_name_nobody(self, cohort, tmp_path, capsys) -> None:
+        tree = tmp_path / "tree"
+        write_study(tree / "p1", "DOE1", pet_edit=edit_all(PatientID="ID-4711"))
+        write_study(tree / "p2", "DOE2", pet_edit=_in_second(PatientID="ID-4711"))
+        write_study(tree / "p3", "DOE3", pet_edit=edit_all(Units="PROPCNTS"))
+        write_study(tree / "p4", "DOE4", pet_edit=_in_second(RadiopharmaceuticalStartDateTime="20250101093000"))
+        write_study(tree / "p5" / "DOE, JOHN", "DOE5", pet_edit=_in_second(RescaleSlope=0))
+        gap = write_study(tree / "p6", "DOE6") / "pet"
+        for index, path in enumerate(sorted(gap.iterdir())):
+            path.rename(gap / f"DOE {index:03d}")
+        (gap / "DOE 010").unlink()
+
+        no_time = edit_all(RadiopharmaceuticalStartDateTime="20250101", RadiopharmaceuticalStartTime=None)
+        write_study(tree / "p7", "DOE7", pet_edit=no_time)
+
+        assert cohort(tree, tmp_path / "out", "--anonymous") == 4
+
+        table = rows(tmp_path / "out" / "cohort.csv")
+        assert [row["status"] for row in table] == ["failed"] * 7
+        notes = [row["notes"] for row in table]
+        assert "two PatientIDs, one in the PET series 3 (20 slices) and another in the CT series 2 (" in notes[0]
+        assert "PatientID must be the same in all slices, got 2 different ones in series 3 (20 sl" in notes[1]
+        assert "got PROPCNTS in series 3 (20 slices); export" in notes[2]
+        assert "got 093000 and 100000 in series 3" in notes[3]
+        assert "RescaleSlope must be above 0, got 0 in …; export the PET again" in notes[4]
+        assert "1 slice is missing, as between … (-12.00 mm) and … (0.00 mm)" in notes[5]
+        assert "must be a time, got …; give" in notes[6]
+        written = [path.read_text() for path in (tmp_path / "out").rglob("*") if path.suffix in (".csv", ".json")]
+        for text in (*written, capsys.readouterr().out):
+            assert not any(part in text for part in ("ID-4711", "P-DOE"))
+        assert not any(part in text for text in notes for part in ("DOE", "2025", "UID"))
+        assert not any(dates_in(text) for text in written)
 
     @pytest.mark.parametrize("name", ["CT.{}", "z.{}", "{}"], ids=["CT first", "CT last", "by UID"])
     def test_a_pet_among_the_slices_of_the_ct_is_found(self, tmp_path, name) -> None:

@@ -183,7 +183,11 @@ CASES: dict[str, tuple[Break, int, str]] = {
     "one series, two frames of reference": (_halves, 2, "one PET series lie in 2 stacks .*the files of one"),
     "two CTs": (_cts, 2, "2 CT series fit equally well: .*--ct-series"),
     "two studies": (_two_studies, 2, "PETs of several studies"),
-    "two patients": (_patients, 2, "must be of one patient, got PatientID P-study .* somebody else"),
+    "two patients": (
+        _patients,
+        2,
+        r"must be of one patient, got two PatientIDs, one in the PET series 3 .* and another in the CT series 2 ",
+    ),
     "two spaces": (_other_space, 2, "no CT shares the FrameOfReferenceUID"),
     # slices that make no volume
     "a slice missing": (_without(3), 2, r"1 slice is missing, as between IM\d+\.dcm \(106.00 mm\)"),

@@ -40,6 +40,7 @@ DIFFERENT = [
     ("RadionuclideTotalDose", "184040000", {}, {"dose_mbq": 368.08}),
     ("RadionuclideHalfLife", "4057", {}, {"half_life_s": 6586.2}),
     ("RadiopharmaceuticalStartDateTime", "20250101093000", {}, INJECTED),
+    ("RadiopharmaceuticalStartDateTime", "20250101100040", {}, INJECTED),
     ("RadiopharmaceuticalStartTime", "093000", {"RadiopharmaceuticalStartDateTime": None}, INJECTED),
 ]
 
@@ -67,8 +68,11 @@ def test_not_where_the_user_says_it(tmp_path, keyword, value, more, overrides):
     ],
 )
 def test_slices_of_two_patients_are_refused(tmp_path, keyword, value, more):
-    with pytest.raises(InvalidImageError, match=f"{keyword} must be the same in all slices"):
+    with pytest.raises(InvalidImageError, match=f"{keyword} must be the same in all slices") as caught:
         _reckon(tmp_path, _one_slice(3, keyword, value, **more))
+    if keyword.endswith(("ID", "UID")):  # which say whose the slices are
+        assert "got 2 different ones in series 3" in str(caught.value)
+        assert not any(each in str(caught.value) for each in ("somebody else", "P-study", "and 1.2.3"))
 
 
 @pytest.mark.parametrize(
