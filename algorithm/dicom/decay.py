@@ -16,10 +16,10 @@ from algorithm.dicom.times import (
     Reference,
     acquisition,
     administration,
+    began,
     given_administration,
     reference,
     said,
-    series_start,
     time_said,
 )
 from algorithm.dicom.uptake import Uptake
@@ -103,14 +103,14 @@ def _decayed_dose(
     headers: list[Header], overrides: SuvOverrides, reckoning: Reckoning, dose: float, half_life: float
 ) -> tuple[NDArray[np.float64], Reckoning]:
     """DecayCorrection START."""
-    corrected = reference(headers, half_life)
-    if corrected is None:
+    acquired = began(headers)
+    if acquired is None:
         raise InvalidImageError(
             "AcquisitionTime and SeriesTime are missing, so it is unknown to when the voxels are corrected for "
             "decay; export the PET with its times"
         )
-    acquired = _acquired(headers, corrected.per_slice[0])
     given, reckoning = _administration(headers, overrides, reckoning, acquired)
+    corrected = reference(headers, half_life, given.at)
     uptake = Uptake(given, corrected.per_slice, "the time that the PET is corrected to", half_life)
     uptake.check(acquired, corrected=True)
     left = np.exp(-np.log(2.0) / half_life * uptake.elapsed_s)
@@ -219,12 +219,6 @@ def _half_life_s(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) 
     elif usual is not None and abs(stored / usual - 1.0) > _HALF_LIFE_TOLERANCE:
         notes = (*notes, f"RadionuclideHalfLife {shown} s was used, although {nuclide} has {usual:g} s")
     return stored, replace(reckoning, half_life_s=stored, notes=notes)
-
-
-def _acquired(headers: list[Header], corrected: datetime) -> datetime:
-    """When the first slice was acquired, as well as it is known."""
-    moments = [moment for moment in map(acquisition, headers) if moment is not None]
-    return min(moments, default=series_start(headers[0]) or corrected)
 
 
 def _administration(

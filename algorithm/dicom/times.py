@@ -122,6 +122,16 @@ def series_start(header: Header) -> datetime | None:
     return datetime.combine(day, clock) if clock is not None else None
 
 
+def began(headers: list[Header]) -> datetime | None:
+    """Return when the first slice was acquired, as well as it is known; None where no element has a time.
+
+    Without AcquisitionTime that is when the series began, else to when the voxels are corrected.
+    """
+    acquired = [moment for moment in map(acquisition, headers) if moment is not None]
+    corrected = (*_stated(headers), *_ge_scan(headers)[0])
+    return min(acquired, default=series_start(headers[0]) or next(iter(corrected), None))
+
+
 def mean_activity_time_s(half_life_s: float, duration_s: float) -> float:
     """Return T_ave = ln(lambda T / (1 - exp(-lambda T))) / lambda: when a decaying source has its mean activity.
 
@@ -131,32 +141,33 @@ def mean_activity_time_s(half_life_s: float, duration_s: float) -> float:
     return float(np.log(rate * duration_s / -np.expm1(-rate * duration_s)) / rate)
 
 
-def reference(headers: list[Header], half_life_s: float) -> Reference | None:
-    """Return to when the voxels are corrected for DecayCorrection START; None where nothing says it.
+def reference(headers: list[Header], half_life_s: float, injected: datetime) -> Reference:
+    """Return to when the voxels are corrected for DecayCorrection START, of headers that :func:`began` knows.
 
     In this order: DecayCorrectionDateTime (0018,9701) of enhanced PET (PS3.3 C.8.22.4); GE's private scan date and
     time (0009,100D); per slice AcquisitionTime + T_ave - FrameReferenceTime (0054,1300), with T the
     ActualFrameDuration (0018,1242), both in ms; SeriesTime if not later than the first AcquisitionTime, else that
-    (QIBA's order). A FrameReferenceTime of 0 is one that was not filled in: the mean of a frame's counts lies
-    within it. All slices of a series are corrected to one time (PS3.3 C.8.9.1), so frame times by which these lie
-    more than a minute apart are counted from something else, such as each bed's own start: QIBA's order goes
-    before them. GE's time does not count where it lies more than a day from the acquisition: anonymisers shift
-    dates and leave private ones.
+    (QIBA's order); also that where SeriesTime lies before the injection. Where SeriesTime is used, the first
+    AcquisitionTime is another rule; beside those before SeriesTime it is none, as early slices may be missing. A
+    FrameReferenceTime of 0 is one that was not filled in: the mean of a frame's counts lies within it. All slices
+    of a series are corrected to one time (PS3.3 C.8.9.1), so frame times by which these lie more than a minute
+    apart are counted from something else, such as each bed's own start: QIBA's order goes before them. GE's time
+    does not count where it lies more than a day from the acquisition: anonymisers shift dates and leave private
+    ones.
     """
     scan, notes = _ge_scan(headers)
     frames = _from_frames(headers, half_life_s)
+    qiba, left_out = _qiba(headers, injected)
+    notes += left_out
     candidates = [
         (_stated(headers), "DecayCorrectionDateTime"),
         (scan, "GE's private scan date and time (0009,100D)"),
         (frames, _FRAMES),
-        _qiba(headers),
     ]
     scattered = _spread_s(frames) > _MINUTE_S
-    if scattered:
-        candidates[2:] = reversed(candidates[2:])
+    late = [candidates.pop()] if scattered else []
     known = [(moments, source) for moments, source in candidates if moments]
-    if not known:
-        return None
+    known += [*(qiba[:1] if known else qiba), *late]
     (used, source), others = known[0], known[1:]
     if scattered:
         notes += (
@@ -280,13 +291,19 @@ def _from_frame(header: Header, half_life_s: float) -> datetime | None:
     return acquired + timedelta(seconds=mean_s - offset_ms / 1000.0)
 
 
-def _qiba(headers: list[Header]) -> tuple[tuple[datetime, ...], str]:
+def _qiba(
+    headers: list[Header], injected: datetime
+) -> tuple[list[tuple[tuple[datetime, ...], str]], tuple[str, ...]]:
+    """SeriesTime and the first AcquisitionTime, what cannot be it left out; a note where that is odd."""
     acquired = [moment for moment in map(acquisition, headers) if moment is not None]
-    start = series_start(headers[0])
-    first = min(acquired, default=None)
-    if start is not None and (first is None or start <= first):
-        return (start,) * len(headers), "SeriesTime"
-    return ((first,) * len(headers), "the first AcquisitionTime") if first is not None else ((), "")
+    start, first = series_start(headers[0]), min(acquired, default=None)
+    notes: tuple[str, ...] = ()
+    if start is not None and first is not None and not injected <= start <= first:
+        if start < injected:
+            notes = (f"SeriesTime {said(start)} was left out: it lies before the injection, {said(injected)}",)
+        start = None
+    rules = ((start, "SeriesTime"), (first, "the first AcquisitionTime"))
+    return [((moment,) * len(headers), source) for moment, source in rules if moment is not None], notes
 
 
 def _all(moments: object) -> tuple[datetime, ...]:

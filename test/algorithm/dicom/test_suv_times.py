@@ -262,3 +262,45 @@ def test_ges_scan_times_that_spread_are_noted(tmp_path):
     _, reckoning = _reckon(tmp_path, edit)
     assert "to times from 2025-01-01 11:00:00 to 2025-01-01 11:09:00 by GE's" in reckoning.notes[0]
     assert "corrected to 2025-01-01 11:09:00 by GE's" in reckoning.notes[1]
+
+
+UNTIMED = {"FrameReferenceTime": 0}
+"""Frames without a time of their own: SeriesTime or the first AcquisitionTime, 11:00, must do."""
+
+
+@pytest.mark.parametrize(("series_time", "ratio"), [("100600", "1.406"), ("105000", "1.065")])
+def test_an_early_series_time_is_noted(tmp_path, series_time, ratio):
+    factors, reckoning = _reckon(tmp_path, edit_all(SeriesTime=series_time, **UNTIMED))
+    minutes = int(series_time[2:4])
+    np.testing.assert_allclose(factors, AS_GIVEN * 2 ** (minutes * 60 / HALF_LIFE_S), rtol=1e-6)
+    (note,) = reckoning.notes
+    assert f"corrected to 2025-01-01 10:{minutes:02d}:00 by SeriesTime" in note
+    assert f"by the first AcquisitionTime it would be 2025-01-01 11:00:00, and SUVs {ratio} times as high" in note
+
+
+@pytest.mark.parametrize("series_time", ["105900", "110000", "113000"])
+def test_a_series_time_that_fits_or_cannot_be_is_not_noted(tmp_path, series_time):
+    assert not _reckon(tmp_path, edit_all(SeriesTime=series_time, **UNTIMED))[1].notes
+
+
+def test_a_series_time_before_the_injection_is_left_out(tmp_path):
+    factors, reckoning = _reckon(tmp_path, edit_all(SeriesTime="093000", **UNTIMED))
+    np.testing.assert_allclose(factors, PLAIN, rtol=1e-6)
+    assert reckoning.corrected_to_source == "the first AcquisitionTime"
+    assert reckoning.notes == (
+        "SeriesTime 2025-01-01 09:30:00 was left out: it lies before the injection, 2025-01-01 10:00:00",
+    )
+
+
+def test_where_frame_times_and_series_time_agree_late_slices_say_nothing(tmp_path):
+    """Half a series: its first AcquisitionTime is that of a later bed."""
+    frame_ms = f"{(mean_activity_time_s(HALF_LIFE_S, 300) + 600) * 1000:.3f}"
+    factors, reckoning = _reckon(tmp_path, edit_all(AcquisitionTime="111000", FrameReferenceTime=frame_ms))
+    np.testing.assert_allclose(factors, PLAIN, rtol=1e-6)
+    assert not reckoning.notes
+
+
+def test_without_acquisition_times_a_series_time_before_the_injection_is_refused(tmp_path):
+    edit = edit_all(SeriesTime="093000", AcquisitionTime=None, RadiopharmaceuticalStartTime=None)
+    with pytest.raises(InvalidImageError, match="injection must lie within a day before the PET, got"):
+        _reckon(tmp_path, edit)
