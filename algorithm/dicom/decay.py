@@ -48,6 +48,7 @@ _MOST_MBQ_TYPED = 1e4  # survey of Vácha et al.: two clear peaks, 4e2 (MBq) and
 _LEAST_BQ = 1e6
 _MOST_BQ = 2e10
 _HALF_LIFE_TOLERANCE = 0.02
+_DECAY_FACTOR_TOLERANCE = 0.02
 
 
 def dose_at_reference(
@@ -114,7 +115,8 @@ def _decayed_dose(
     uptake = Uptake(given, corrected.per_slice, "the time that the PET is corrected to", half_life)
     uptake.check(acquired, corrected=True)
     left = np.exp(-np.log(2.0) / half_life * uptake.elapsed_s)
-    notes = (*corrected.notes, *_disagreement(corrected, half_life), *_of_injection(given, half_life))
+    other = (*_disagreement(corrected, half_life), *_by_decay_factor(headers, corrected, half_life))
+    notes = (*corrected.notes, *other, *_of_injection(given, half_life))
     reckoning = replace(
         reckoning,
         injected_at=said(given.at),
@@ -144,8 +146,8 @@ def _uncorrected(
     uptake = Uptake(given, tuple(known), "the acquisition", half_life)
     uptake.check(min(known), corrected=False)
     rate = np.log(2.0) / half_life
-    during = rate * np.array(durations_ms) / 1000.0
-    factor = during / -np.expm1(-during) * np.exp(rate * uptake.elapsed_s)
+    during = _during(rate * np.array(durations_ms) / 1000.0)
+    factor = during * np.exp(rate * uptake.elapsed_s)
     reckoning = replace(
         reckoning,
         injected_at=said(given.at),
@@ -275,6 +277,36 @@ def _disagreement(corrected: Reference, half_life: float) -> tuple[str, ...]:
             f"{corrected.other_source} it would be {said(other)}, and SUVs {ratio:.3f} times as high"
         )
     return tuple(notes)
+
+
+def _by_decay_factor(headers: list[Header], corrected: Reference, half_life: float) -> tuple[str, ...]:
+    """Name the slice whose DecayFactor (0054,1321) differs most from what the time of correction gives it.
+
+    That is exp(lambda (t_acq - t_ref)) x lambda T / (1 - exp(-lambda T)), as PS3.3 C.8.9.1.1.5 connects them; T is
+    the ActualFrameDuration (0018,1242). A factor of 1 is one that was not filled in: every frame decays.
+    """
+    rate = np.log(2.0) / half_life
+    found = []
+    for header, moment in zip(headers, corrected.per_slice, strict=True):
+        acquired, factor = acquisition(header), number(header, "DecayFactor") or 0.0
+        duration_ms = number(header, "ActualFrameDuration") or 0.0
+        if acquired is not None and duration_ms > 0 and factor > 0 and factor != 1.0:
+            until = rate * (acquired - moment).total_seconds()
+            wanted = float(np.exp(until) * _during(np.array(rate * duration_ms / 1000.0)))
+            found.append((abs(wanted / factor - 1.0), acquired, factor, moment, wanted))
+    if not found or max(found)[0] <= _DECAY_FACTOR_TOLERANCE:
+        return ()
+    _, acquired, factor, moment, wanted = max(found)
+    return (
+        f"DecayFactor is {factor:.4f} in the slice acquired at {said(acquired)}, where the time that it is taken "
+        f"as corrected to, {said(moment)} by {corrected.source}, gives {wanted:.4f}; if DecayFactor is right, "
+        f"SUVs are {wanted / factor:.3f} times as high",
+    )
+
+
+def _during(decay: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much a frame's mean activity is below that at its start; ``decay`` is lambda x duration."""
+    return decay / -np.expm1(-decay)
 
 
 def _times_as_high(later_s: float, half_life: float) -> float:

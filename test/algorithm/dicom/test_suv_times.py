@@ -304,3 +304,47 @@ def test_without_acquisition_times_a_series_time_before_the_injection_is_refused
     edit = edit_all(SeriesTime="093000", AcquisitionTime=None, RadiopharmaceuticalStartTime=None)
     with pytest.raises(InvalidImageError, match="injection must lie within a day before the PET, got"):
         _reckon(tmp_path, edit)
+
+
+def _decay_factor(waited_s: float) -> str:
+    """What a frame of 300 s has that begins so long after the time of correction."""
+    during = np.log(2) / HALF_LIFE_S * 300
+    return f"{2 ** (waited_s / HALF_LIFE_S) * during / -np.expm1(-during):.5f}"
+
+
+def test_a_decay_factor_that_contradicts_the_time_of_correction_is_noted(tmp_path):
+    edit = edit_all(SeriesTime="100600", DecayFactor=_decay_factor(0), **UNTIMED)
+    factors, reckoning = _reckon(tmp_path, edit)
+    np.testing.assert_allclose(factors, AS_GIVEN * 2 ** (360 / HALF_LIFE_S), rtol=1e-6)
+    assert reckoning.notes[1] == (
+        "DecayFactor is 1.0159 in the slice acquired at 2025-01-01 11:00:00, where the time that it is taken as "
+        "corrected to, 2025-01-01 10:06:00 by SeriesTime, gives 1.4287; if DecayFactor is right, SUVs are 1.406 "
+        "times as high"
+    )
+
+
+@pytest.mark.parametrize("stored", [_decay_factor(0), _decay_factor(150), "1.0", "0", "", None])
+def test_a_decay_factor_that_agrees_or_was_not_filled_in_is_not_noted(tmp_path, stored):
+    assert not _reckon(tmp_path, edit_all(DecayFactor=stored))[1].notes
+
+
+def test_decay_factors_of_several_beds(tmp_path):
+    def beds(dataset: Dataset, index: int) -> None:
+        _per_bed("110000", frame_s=180.0)(dataset, index)
+        dataset.DecayFactor = _decay_factor(180 * (index // 5))
+
+    def last_is_wrong(dataset: Dataset, index: int) -> None:
+        beds(dataset, index)
+        if index == 19:
+            dataset.DecayFactor = _decay_factor(0)
+
+    assert not _reckon(tmp_path / "right", beds, slices=20)[1].notes
+    (note,) = _reckon(tmp_path / "wrong", last_is_wrong, slices=20)[1].notes
+    assert "DecayFactor is 1.0159 in the slice acquired at 2025-01-01 11:09:00, where" in note
+
+
+@pytest.mark.parametrize("decay_correction", ["ADMIN", "NONE"])
+def test_a_decay_factor_says_nothing_of_other_corrections(tmp_path, decay_correction):
+    corrected = ["ATTN", "DECY"] if decay_correction == "ADMIN" else ["ATTN"]
+    edit = edit_all(DecayCorrection=decay_correction, CorrectedImage=corrected, DecayFactor="3")
+    assert not _reckon(tmp_path, edit)[1].notes
