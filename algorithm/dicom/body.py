@@ -12,6 +12,7 @@ from algorithm.errors import InvalidImageError
 _CM_ABOVE = 3.0
 _HEIGHTS_M = (0.3, 2.5)
 _BMIS = (4.0, 100.0)  # kg/m^2: from the smallest of newborns to more than scanners bear; inches as cm give 140
+_USUAL_BMIS = (8.0, 80.0)
 _NAMES = {
     "LBM": "lean body mass (James, 120)",
     "LBMJAMES128": "lean body mass (James, 128)",
@@ -62,6 +63,23 @@ def body_factor(header: Header, suv_type: str, weight_kg: float, reckoning: Reck
     return factor, replace(reckoning, height_m=height, sex=sex, rule=rule, notes=(*reckoning.notes, *notes))
 
 
+def odd_build(header: Header, weight_kg: float) -> tuple[str, ...]:
+    """Note a weight that hardly fits PatientSize (0010,1020); nothing where that is missing or no human's."""
+    stored = number(header, "PatientSize") or 0.0
+    height = _in_m(stored)
+    if not _HEIGHTS_M[0] <= height <= _HEIGHTS_M[1] or _USUAL_BMIS[0] <= weight_kg / height**2 <= _USUAL_BMIS[1]:
+        return ()
+    return (
+        f"PatientWeight {weight_kg:g} kg and PatientSize {stored:g} give a body mass index of "
+        f"{weight_kg / height**2:.1f} kg/m^2, which hardly any patient has; if the weight is wrong, give it with "
+        "--weight-kg",
+    )
+
+
+def _in_m(stored: float) -> float:
+    return stored / 100.0 if stored > _CM_ABOVE else stored
+
+
 def _factor(suv_type: str, sex: str, weight: float, height_cm: float) -> float:
     """Formulas of Vácha et al. (W kg, H cm); for sex O the mean of both; BSA in units of 10 kg."""
     if suv_type == "BSA":
@@ -87,8 +105,8 @@ def _height_m(header: Header, suv_type: str, weight_kg: float) -> tuple[float, t
             f"PatientSize must be above 0 to undo SUVType {suv_type}, got "
             f"{text(header, 'PatientSize') or 'none'}; export a PET in Bq/ml or in SUV by body weight"
         )
-    in_cm = stored > _CM_ABOVE
-    height = stored / 100.0 if in_cm else stored
+    height = _in_m(stored)
+    in_cm = height != stored
     bmi = weight_kg / height**2
     if not (_HEIGHTS_M[0] <= height <= _HEIGHTS_M[1] and _BMIS[0] <= bmi <= _BMIS[1]):
         raise InvalidImageError(

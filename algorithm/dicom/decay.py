@@ -45,6 +45,8 @@ _MEANINGS = {  # "18F", "^18^Fluorine", "F-18", "Fluorine 18"
 _MINUTE_S = 60.0
 _MEGA = 1e6
 _MOST_MBQ_TYPED = 1e4  # survey of Vácha et al.: two clear peaks, 4e2 (MBq) and 4e8 (Bq)
+_MOST_MCI = 60.0  # of Rb-82 and O-15; of F-18 a quarter
+_MBQ_PER_MCI = 37.0
 _LEAST_BQ = 1e6
 _MOST_BQ = 2e10
 _HALF_LIFE_TOLERANCE = 0.02
@@ -184,6 +186,8 @@ def _dose_bq(tracer: Header, overrides: SuvOverrides, reckoning: Reckoning) -> t
         )
     if 1.0 <= dose < _MOST_MBQ_TYPED:
         note = f"RadionuclideTotalDose {shown} was taken as MBq"
+        if dose <= _MOST_MCI:
+            note += f"; if it is in mCi, give --dose-mbq {dose * _MBQ_PER_MCI:g}"
         return dose * _MEGA, replace(reckoning, notes=(*reckoning.notes, note))
     if not _LEAST_BQ <= dose <= _MOST_BQ:
         raise InvalidImageError(

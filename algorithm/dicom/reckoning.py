@@ -10,6 +10,9 @@ from datetime import datetime
 from algorithm.dicom.times import given_administration
 from algorithm.errors import UsageError
 
+WEIGHTS_KG = (0.5, 700.0)
+"""Between these lies the weight of every patient."""
+
 
 @dataclass(frozen=True)
 class SuvOverrides:
@@ -38,7 +41,7 @@ class SuvOverrides:
     half_life_s: float | None = None
 
     def __post_init__(self) -> None:
-        limits = (("weight_kg", 0.5, 700.0), ("dose_mbq", 0.1, 20000.0), ("half_life_s", 10.0, 1e9))
+        limits = (("weight_kg", *WEIGHTS_KG), ("dose_mbq", 0.1, 20000.0), ("half_life_s", 10.0, 1e9))
         for name, least, most in limits:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and least <= value <= most):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithm.dicom.body import body_factor
+from algorithm.dicom.body import body_factor, odd_build
 from algorithm.dicom.decay import dose_at_reference
 from algorithm.dicom.headers import (
     PHILIPS_ACTIVITY_FACTOR,
@@ -30,7 +30,7 @@ from algorithm.dicom.headers import (
     text,
     words,
 )
-from algorithm.dicom.reckoning import Reckoning, SuvOverrides
+from algorithm.dicom.reckoning import WEIGHTS_KG, Reckoning, SuvOverrides
 from algorithm.dicom.series import Series, attenuation_corrected
 from algorithm.dicom.volume import voxel_volume_ml
 from algorithm.errors import InvalidImageError
@@ -282,8 +282,8 @@ def _weight(pet: _Pet, reckoning: Reckoning) -> tuple[float, Reckoning]:
         return given, replace(reckoning, weight_kg=given, overrides=(*reckoning.overrides, said))
     _check_alike(pet, "PatientWeight")
     weight = number(pet.headers[0], "PatientWeight")
+    shown = text(pet.headers[0], "PatientWeight") or "none"
     if weight is None or weight <= 0:
-        shown = text(pet.headers[0], "PatientWeight") or "none"
         raise InvalidImageError(
             f"PatientWeight must be above 0, got {shown} in {pet.series}; give the weight with --weight-kg"
         )
@@ -291,6 +291,13 @@ def _weight(pet: _Pet, reckoning: Reckoning) -> tuple[float, Reckoning]:
     if weight > _HEAVIEST_KG:
         notes = (*notes, f"PatientWeight {weight:g} was taken as g, as no patient weighs above 1000 kg")
         weight /= 1000.0
+    least, most = WEIGHTS_KG
+    if not least <= weight <= most:
+        raise InvalidImageError(
+            f"PatientWeight must be {least:g} to {most:g} kg, got {shown} in {pet.series}; give the weight with "
+            "--weight-kg"
+        )
+    notes = (*notes, *odd_build(pet.headers[0], weight))
     return weight, replace(reckoning, weight_kg=weight, notes=notes)
 
 

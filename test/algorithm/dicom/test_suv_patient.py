@@ -106,3 +106,46 @@ def test_no_human_has_this_height(tmp_path, suv_type, size):
 def test_small_heavy_and_thin_patients_are_taken(tmp_path, weight, size):
     edit = edit_all(Units="GML", SUVType="LBMJANMA", PatientSize=size, PatientWeight=weight)
     assert (_reckon(tmp_path, edit) > 0).all()
+
+
+def _notes(folder: Path, edit: Edit) -> tuple[str, ...]:
+    Maker(spacing=(3.0, 4.0, 5.0)).pet(folder, np.ones((4, 5, 6), np.int16), edit=edit)
+    return reckon(find_series(folder).series[0])[1].notes
+
+
+@pytest.mark.parametrize("weight", ["0.07", "0.49", "701", "999", "7000000"])
+def test_a_weight_that_no_patient_has_is_refused(tmp_path, weight):
+    with pytest.raises(
+        InvalidImageError, match=rf"PatientWeight must be 0\.5 to 700 kg, got {weight} .*--weight-kg"
+    ):
+        _reckon(tmp_path, edit_all(PatientWeight=weight))
+
+
+def test_a_weight_that_no_patient_has_may_be_replaced_or_is_not_needed(tmp_path):
+    edit = edit_all(PatientWeight="0.07")
+    factors = _reckon(tmp_path / "given", edit, SuvOverrides(weight_kg=70))
+    np.testing.assert_allclose(factors, 70_000 / (368.08e6 * 2 ** (-3600 / 6586.2)), rtol=1e-6)
+    assert (_reckon(tmp_path / "suv", edit_all(PatientWeight="0.07", Units="GML")) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("weight", "size", "bmi"),
+    [("7", "1.75", "2.3"), ("300", "1.75", "98.0"), ("7", "175", "2.3"), ("154", "1.2", "106.9")],
+    ids=["a digit lost", "heavy", "in cm", "pounds"],
+)
+def test_a_weight_that_hardly_fits_the_height_is_noted(tmp_path, weight, size, bmi):
+    (note,) = _notes(tmp_path, edit_all(PatientWeight=weight, PatientSize=size))
+    assert f"PatientWeight {weight} kg and PatientSize {size} give a body mass index of {bmi} kg/m^2" in note
+    assert "--weight-kg" in note
+
+
+@pytest.mark.parametrize("size", ["1.75", "", None, "0", "1750"])
+def test_a_weight_that_fits_or_has_no_height_is_not_noted(tmp_path, size):
+    assert not _notes(tmp_path, edit_all(PatientWeight="60", PatientSize=size))
+
+
+@pytest.mark.parametrize(("dose", "said"), [("10", "370"), ("60", "2220"), ("61", ""), ("368.08", "")])
+def test_a_tiny_dose_may_be_in_mci(tmp_path, dose, said):
+    (note,) = _notes(tmp_path, edit_all(RadionuclideTotalDose=dose))
+    assert f"RadionuclideTotalDose {dose} was taken as MBq" in note
+    assert note.endswith(f"; if it is in mCi, give --dose-mbq {said}") == bool(said)
