@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from algorithm.dicom.headers import Header, items, number, text
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.times import (
+    STATED,
     Injection,
     Reference,
     acquisition,
@@ -61,7 +62,8 @@ def dose_at_reference(
     Rules by DecayCorrection (0054,1102), PS3.3 C.8.9.1.1.6:
 
     * ADMIN: the dose as administered, and nothing else.
-    * START: dose x exp(-lambda (t_ref - t_admin)); t_ref by :func:`algorithm.dicom.times.reference`.
+    * START: dose x exp(-lambda (t_ref - t_admin)); t_ref by :func:`algorithm.dicom.times.reference`. Where an
+      enhanced PET names the injection's own time as t_ref, and was acquired later, that is ADMIN.
     * NONE: each slice's values x lambda T / (1 - exp(-lambda T)) x exp(lambda (t_acq - t_admin)), then the dose as
       administered; that is, the dose over this factor. T is the ActualFrameDuration (0018,1242).
 
@@ -115,9 +117,15 @@ def _decayed_dose(
     given, reckoning = _administration(headers, overrides, reckoning, acquired)
     corrected = reference(headers, half_life, given.at)
     uptake = Uptake(given, corrected.per_slice, "the time that the PET is corrected to", half_life)
-    uptake.check(acquired, corrected=True)
     left = np.exp(-np.log(2.0) / half_life * uptake.elapsed_s)
-    other = (*_disagreement(corrected, half_life), *_by_decay_factor(headers, corrected, half_life))
+    administered = corrected.source == STATED and uptake.ends_with_injection(acquired)
+    if administered:
+        reckoning = replace(reckoning, decay_correction="ADMIN")
+        uptake = Uptake(given, (acquired,), "the acquisition", half_life)
+        other: tuple[str, ...] = ()  # the other rules are START's
+    else:
+        other = (*_disagreement(corrected, half_life), *_by_decay_factor(headers, corrected, half_life))
+    uptake.check(acquired, corrected=not administered)
     notes = (*corrected.notes, *other, *_of_injection(given, half_life))
     reckoning = replace(
         reckoning,

@@ -19,6 +19,9 @@ from algorithm.dicom.headers import (
     text,
 )
 
+STATED = "DecayCorrectionDateTime"
+"""The one source of a reference that may be the injection: enhanced PET has no word for ADMIN."""
+
 _DAY, _HALF_DAY = timedelta(days=1), timedelta(hours=12)
 _MINUTE_S = 60.0
 _FRAMES = "AcquisitionTime + T_ave - FrameReferenceTime of each slice"
@@ -160,7 +163,7 @@ def reference(headers: list[Header], half_life_s: float, injected: datetime) -> 
     qiba, left_out = _qiba(headers, injected)
     notes += left_out
     candidates = [
-        (_stated(headers), "DecayCorrectionDateTime"),
+        (_stated(headers), STATED),
         (scan, "GE's private scan date and time (0009,100D)"),
         (frames, _FRAMES),
     ]

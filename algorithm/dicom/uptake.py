@@ -80,6 +80,11 @@ class Uptake:
                 f"injection and {said(moment)} for {self.what}; give the injection's time with --injection-time"
             )
 
+    def ends_with_injection(self, acquired: datetime) -> bool:
+        """Tell whether ``moments`` are the injection's, and the acquisition came later: ADMIN, and no dummy."""
+        waited_s = (acquired - self.given.at).total_seconds()
+        return bool(np.abs(self.elapsed_s).max() <= _ROUNDING_S < waited_s)
+
     def notes(self) -> tuple[str, ...]:
         """Say what is odd."""
         found = []
