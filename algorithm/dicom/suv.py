@@ -43,6 +43,8 @@ _UNIT_CODES = {  # UCUM codes of MeasurementUnitsCodeSequence (PS3.16 CID 84, 85
     "G/ML{SUVBW}": ("GML", "BW"),
     "{SUVLBM}G/ML": ("GML", "LBM"),
     "G/ML{SUVLBM}": ("GML", "LBM"),
+    "G/ML{SUVLBM(JAMES128)}": ("GML", "LBMJAMES128"),
+    "G/ML{SUVLBM(JANMA)}": ("GML", "LBMJANMA"),
     "{SUVIBW}G/ML": ("GML", "IBW"),
     "G/ML{SUVIBW}": ("GML", "IBW"),
     "{SUVBSA}CM2/ML": ("CM2ML", "BSA"),
@@ -95,8 +97,8 @@ def reckon(series: Series, overrides: SuvOverrides | None = None) -> tuple[NDArr
     rule = _RULES.get(units)
     if rule is None:
         raise InvalidImageError(
-            f"the PET's Units must be BQML, GML, CM2ML, CNTS or CPS, got {units or 'none'} in {series}; "
-            "export a PET in Bq/ml or SUV"
+            "the PET's Units must be BQML, GML, CM2ML, CNTS or CPS, got "
+            f"{units or _unit_code(series.header) or 'none'} in {series}; export a PET in Bq/ml or SUV"
         )
     start = Reckoning(
         units=units,
@@ -151,11 +153,17 @@ def _units(pet: _Pet) -> tuple[str, str]:
 
 
 def _mapped_units(header: Header) -> tuple[str, str]:
+    code = _unit_code(header)
+    if code is None:
+        return text(header, "RescaleType").upper() if text(header, "RescaleType").upper() == "BQML" else "", ""
+    return _UNIT_CODES.get(code.upper(), ("", ""))
+
+
+def _unit_code(header: Header) -> str | None:
+    """Code of the real-world values' unit; beyond 16 characters it is a LongCodeValue (0008,0119) (PS3.3, 8.1)."""
     mapping = items(header, "RealWorldValueMappingSequence")
     codes = items(mapping[0], "MeasurementUnitsCodeSequence") if mapping else []
-    if not codes:
-        return text(header, "RescaleType").upper() if text(header, "RescaleType").upper() == "BQML" else "", ""
-    return _UNIT_CODES.get(text(codes[0], "CodeValue").upper(), ("", ""))
+    return text(codes[0], "CodeValue") or text(codes[0], "LongCodeValue") if codes else None
 
 
 def _decay_correction(header: Header) -> str:
