@@ -137,7 +137,8 @@ def _segmentation(
     order, frames = _frames(labels, grid, slices)
     if len(instances) > 1:
         instances = [instances[each] for each in order]
-        _complete_thickness(instances)
+    if len(order) > 1:
+        _put_step(instances, [slices[order[0]], slices[order[-1]]], len(order) - 1)
     source = instances[0]
     try:
         return hd.seg.Segmentation(
@@ -249,13 +250,19 @@ def _is_valid(kind: Any, value: Any) -> bool:
     return True
 
 
-def _complete_thickness(instances: Sequence[Any]) -> None:
-    """Set SliceThickness where it is missing (type 2 in the PET, 1 in the SEG) to the distance of the slices."""
-    ends = (np.array(each.ImagePositionPatient, float) for each in (instances[0], instances[-1]))
-    apart = float(np.linalg.norm(np.subtract(*ends))) / (len(instances) - 1)
-    for instance in instances:
-        if not instance.get("SliceThickness"):
-            instance.SliceThickness = round(apart, 6)
+def _put_step(instances: Sequence[Any], ends: Sequence[_Slice], steps: int) -> None:
+    """Put the slices' distance where highdicom takes it from, as headers may contradict the positions.
+
+    SpacingBetweenSlices (0018,0088) is it, along the normal (PS3.3 C.7.6.16.2.1); so is SliceThickness where that
+    is missing (type 2 in the PET, 1 in the SEG).
+    """
+    normal = np.cross(*np.asarray(ends[0].orientation, float).reshape(2, 3))
+    apart = round(float(abs(np.subtract(ends[1].position, ends[0].position) @ normal)) / steps, 6)
+    shared = items(instances[0], "SharedFunctionalGroupsSequence")
+    for measures in items(shared[0], "PixelMeasuresSequence") if shared else instances:
+        measures.SpacingBetweenSlices = apart
+        if not measures.get("SliceThickness"):
+            measures.SliceThickness = apart
 
 
 def _slices(instances: Sequence[Any]) -> list[_Slice]:
