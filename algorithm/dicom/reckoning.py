@@ -83,7 +83,7 @@ class Reckoning:
     nuclide : str
         As the header names it.
     decay_correction : str
-        DecayCorrection (0054,1102).
+        DecayCorrection (0054,1102), or what an enhanced PET's own elements amount to.
     injected_at : str
         ISO 8601; empty where it was not needed.
     corrected_to_first, corrected_to_last : str
