@@ -180,6 +180,32 @@ def refuse_unreadable(error: OSError) -> NoReturn:
     raise MissingInputError(f"cannot look into {error.filename}: {error.strerror}; make it readable") from error
 
 
+def walked(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield what ``os.walk`` does, sorted; links to folders are followed, each folder is entered once.
+
+    Folders go before links to them, so that they keep their own names. What the caller takes from the list of
+    folders is not entered.
+
+    Raises
+    ------
+    MissingInputError
+        A folder cannot be looked into.
+    """
+    entered: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        for place, folders, names in os.walk(waiting.pop(0), onerror=refuse_unreadable):
+            here = Path(place)
+            real = here.resolve()
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders.sort()
+            yield here, folders, sorted(names)
+            waiting += (here / name for name in folders if (here / name).is_symlink())
+
+
 def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder; it is none where nothing can have such a name or nobody may look."""
     try:

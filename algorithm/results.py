@@ -287,7 +287,7 @@ def nameless_failure(sentence: str, images: Iterable[Path]) -> str:
         folders = (folder for path in files for folder in path.parents if folder.is_relative_to(image))
         names |= {str(path) for path in (image, *files, *folders)} | {path.name for path in files if path == image}
     for name in sorted((" ".join(each.split()) for each in names), key=len, reverse=True):
-        sentence = re.sub(rf"(?<![\w./]){re.escape(name)}(?![\w.])", "…", sentence)
+        sentence = re.sub(rf"(?<![\w./]){re.escape(name)}(?:/[^\s,;:()]*|(?![\w.]))", "…", sentence)
     return _nameless_text([sentence])[0]
 
 

@@ -7,7 +7,6 @@ hold several such stacks (a localiser in the CT's series); each is a :class:`Ser
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from algorithm.dicom.headers import Header, frames, number, numbers, read_header, text, words
 from algorithm.dicom.stack import Slice, stacked
 from algorithm.errors import MissingInputError, UnreadableImageError
-from algorithm.files import refuse_unreadable
+from algorithm.files import walked
 
 VOLUME, LOCALISER, PROJECTION, PICTURE = "volume", "localiser", "projection", "picture without position"
 
@@ -227,15 +226,7 @@ def attenuation_corrected(header: Header) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files below a folder, sorted; links to folders are followed, each folder is entered once."""
-    found: list[Path] = []
-    entered: set[Path] = set()
-    for place, folders, names in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
-        real = Path(place).resolve()
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        found += (Path(place) / name for name in names)
+    found = (place / name for place, _, names in walked(folder) for name in names)
     return sorted(path for path in found if path.is_file())
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from algorithm.cases import list_cases
+from algorithm.errors import MissingInputError
 from algorithm.results import NAMES
 from test.support.cohorts import dates_in, names_in, rows
 from test.support.dicom import Edit, edit_all, write
@@ -94,6 +96,9 @@ class TestDicomTree:
         for index, path in enumerate(sorted(gap.iterdir())):
             path.rename(gap / f"DOE {index:03d}")
         (gap / "DOE 010").unlink()
+        (tree / "p8").mkdir()
+        linked = write_study(tmp_path / "DOE8", "DOE8", pet_edit=_in_second(RescaleSlope=0))
+        (tree / "p8" / "DOE").symlink_to(linked)
 
         no_time = edit_all(RadiopharmaceuticalStartDateTime="20250101", RadiopharmaceuticalStartTime=None)
         write_study(tree / "p7", "DOE7", pet_edit=no_time)
@@ -101,13 +106,14 @@ class TestDicomTree:
         assert cohort(tree, tmp_path / "out", "--anonymous") == 4
 
         table = rows(tmp_path / "out" / "cohort.csv")
-        assert [row["status"] for row in table] == ["failed"] * 7
+        assert [row["status"] for row in table] == ["failed"] * 8
         notes = [row["notes"] for row in table]
         assert "two PatientIDs, one in the PET series 3 (20 slices) and another in the CT series 2 (" in notes[0]
         assert "PatientID must be the same in all slices, got 2 different ones in series 3 (20 sl" in notes[1]
         assert "got PROPCNTS in series 3 (20 slices); export" in notes[2]
         assert "got 093000 and 100000 in series 3" in notes[3]
-        assert "RescaleSlope must be above 0, got 0 in …; export the PET again" in notes[4]
+        for note in (notes[4], notes[7]):
+            assert "RescaleSlope must be above 0, got 0 in …; export the PET again" in note
         assert "1 slice is missing, as between … (-12.00 mm) and … (0.00 mm)" in notes[5]
         assert "must be a time, got …; give" in notes[6]
         written = [path.read_text() for path in (tmp_path / "out").rglob("*") if path.suffix in (".csv", ".json")]
@@ -157,3 +163,77 @@ class TestDicomTree:
         assert cohort(tmp_path / "cases.csv", tmp_path / "out", "--no-dicom-seg") == 0
 
         assert names_in(tmp_path / "out" / "x") == {"tumour.nii.gz", "picture.png", "report.json", "case.json"}
+
+
+class TestWhereStudiesLie:
+    """No patient of a tree is passed over in silence; each case has its own folder."""
+
+    def test_links_to_folders_are_followed_once(self, tmp_path) -> None:
+        tree = tmp_path / "tree"
+        write_study(tree / "p1", "p1")
+        write_study(tmp_path / "store" / "p2", "p2")
+        (tree / "p2").symlink_to(tmp_path / "store" / "p2")
+        (tree / "a_link").symlink_to(tree / "p1")
+        (tmp_path / "store" / "p2" / "up").symlink_to(tree)
+
+        cases = list_cases(tree)
+
+        assert [(case.name, case.pet) for case in cases] == [("p1", tree / "p1"), ("p2", tree / "p2")]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into any folder")
+    def test_a_linked_folder_that_cannot_be_looked_into_is_named(self, tmp_path) -> None:
+        write_study(tmp_path / "tree" / "p1", "p1")
+        locked = write_study(tmp_path / "store" / "p2", "p2")
+        (tmp_path / "tree" / "p2").symlink_to(locked)
+        locked.chmod(0)
+        try:
+            with pytest.raises(MissingInputError, match=r"cannot look into .*p2: .*; make it readable"):
+                list_cases(tmp_path / "tree")
+        finally:
+            locked.chmod(0o755)
+
+    def test_a_study_exported_twice_is_two_cases_beside_the_others(self, tmp_path, caplog) -> None:
+        caplog.set_level("INFO")
+        for site, patient in (("north", "p1"), ("north", "p1_copy"), ("south", "p1"), ("north", "p2")):
+            write_study(tmp_path / site / patient, patient.removesuffix("_copy"))
+        shutil.copytree(tmp_path / "north" / "p1" / "ct", tmp_path / "north" / "p1_ct")
+
+        cases = list_cases(tmp_path)
+
+        names = ["north_p1", "north_p1_copy", "north_p2", "south_p1"]
+        assert [(case.name, case.ct, case.pet) for case in cases] == [
+            (name, *[tmp_path / name.replace("_", "/", 1)] * 2) for name in names
+        ]
+        assert "left out north_p1_ct: no PET series" in caplog.text
+        assert caplog.text.count("hold one and the same study") == 1
+        assert all(name.replace("_", "/", 1) in caplog.text for name in names if "p1" in name)
+
+    def test_copies_in_the_folder_of_one_patient_stay_one_case(self, tmp_path) -> None:
+        for copy in ("first", "second"):
+            write_study(tmp_path / "p1" / copy, "p1")
+        shutil.copytree(tmp_path / "p1/first/ct", tmp_path / "p1/before", copy_function=with_other_study)
+        write_study(tmp_path / "p2", "p2")
+
+        assert [case.name for case in list_cases(tmp_path)] == ["p1", "p2"]
+
+    @pytest.mark.parametrize("below", ["", "series"], ids=["a study's folder", "a series' in a study's"])
+    def test_a_ct_of_another_study_beside_the_pet_is_found(self, cohort, tmp_path, caplog, below) -> None:
+        caplog.set_level("INFO")
+        tree = tmp_path / "tree"
+        for patient in ("p1", "p2"):
+            study = write_study(tmp_path / patient, patient)
+            shutil.copytree(study / "pet", tree / patient / "pet" / below)
+            shutil.copytree(study / "ct", tree / patient / "ct" / below, copy_function=with_other_study)
+
+        assert [case.name for case in list_cases(tree)] == ["p1", "p2"]
+        assert "left out" not in caplog.text
+        assert cohort(tree, tmp_path / "out") == 0
+
+    def test_a_ct_beside_several_pets_is_lent_to_none(self, tmp_path) -> None:
+        for patient in ("p1", "p2"):
+            write_study(tmp_path / patient, patient)
+            shutil.rmtree(tmp_path / patient / "ct")
+        write_study(tmp_path / "p3", "p3")
+        shutil.rmtree(tmp_path / "p3" / "pet")
+
+        assert [case.name for case in list_cases(tmp_path)] == ["p1_pet", "p2_pet"]
