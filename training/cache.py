@@ -38,7 +38,7 @@ from algorithm.jsonfile import read_json
 from algorithm.postprocessing import lesions
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 from training.organ_maps import organ_map_of, read_organs
-from training.studies import why_left_out
+from training.studies import stamps_of, why_left_out
 
 FORMAT = 6
 """Raised whenever what lies in an entry changes; part of the entries' hash."""
@@ -265,8 +265,7 @@ def _is_ready(entry: Path) -> bool:
 
 def _entry_name(case: Case, spacing: Spacing) -> str:
     organs = organ_map_of(case)
-    paths = (*case.files, organs) if organs else case.files
-    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    files = stamps_of((*case.files, organs) if organs else case.files)
     key = json.dumps([FORMAT, case.name, case.truth_on_own_grid, list(spacing), files])
     return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', case.name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 

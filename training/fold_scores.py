@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 import algorithm
 import evaluation
+import training.baselines
 from algorithm.cases import Case, Study, read_study
 from algorithm.description import read_description
 from algorithm.errors import MissingInputError
+from algorithm.files import sha256_of
 from algorithm.images import write_mask
 from algorithm.inference.precision import Precision
 from algorithm.inference.progress import Progress
@@ -33,6 +35,7 @@ from evaluation.scoring.metrics import Scores, measure
 from evaluation.scoring.score import to_json, write_text
 from training.baselines import BASELINES, Threshold
 from training.parallel import Processes
+from training.studies import stamps_of
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +71,10 @@ def score_fold(
     key = {
         "checkpoint": read_description(checkpoint).identity,
         "code": [folder_sha256(Path(package.__path__[0])) for package in (algorithm, evaluation)],
+        "baselines": sha256_of(Path(training.baselines.__file__)),
         "precision": precision,
         "flips": list(flips),
-        "cases": [case.name for case in cases],
+        "cases": {case.name: [case.truth_on_own_grid, *stamps_of(case.files)] for case in cases},
     }
     if (finished := _finished(stored, key)) is not None:
         return finished

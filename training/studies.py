@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 from algorithm.cases import Case, Layout, Study, find_cases, read_study, reason
 from algorithm.description import Description
 from algorithm.errors import UserError
+from algorithm.formats.volume import files_of
 from algorithm.images import PetCt
 from algorithm.preprocessing import prepare
 from algorithm.segmentation import EnsembleCase, prepare_case
@@ -36,6 +37,18 @@ def read_studies(folder: Path, layout: Layout | None) -> Iterator[tuple[Case, St
             log.warning("skipped %s: %s", case.name, why_left_out(error, case))
             continue
         yield case, study
+
+
+def stamps_of(images: Iterable[Path]) -> list[list[int]]:
+    """Return size and time of change of every file that these images are made of, detached voxels included."""
+    stamps = []
+    for image in images:
+        try:
+            files = files_of(image)
+        except OSError:  # it cannot be opened, which whoever reads it says
+            files = [image]
+        stamps += [[about.st_size, about.st_mtime_ns] for about in (path.stat() for path in files)]
+    return stamps
 
 
 def why_left_out(error: UserError, case: Case) -> str:

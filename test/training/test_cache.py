@@ -191,6 +191,34 @@ def test_a_changed_file_is_preprocessed_again(tmp_path):
     np.testing.assert_allclose(after.pet(), 2 * before.pet(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("header", ["SUV.mhd", "SUV.nhdr", "SUV.hdr", "SUV.img"])
+def test_changed_voxels_beside_a_header_are_preprocessed_again(tmp_path, header):
+    study = write_tree(tmp_path / "data", "a") / "a/study"
+    image = sitk.ReadImage(study / "SUV.nii.gz")
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)  # NIfTI's, which other headers hold in any order
+    (tmp_path / "list.csv").write_text(
+        f"case,ct,pet,truth\na,{study}/CTres.nii.gz,{study}/{header},{study}/SEG.nii.gz\n"
+    )
+    path = study / header.replace(".img", ".hdr")
+    sitk.WriteImage(image, path)
+    header_then = path.read_bytes(), path.stat().st_mtime_ns
+    (before,) = build(tmp_path / "list.csv", tmp_path).cases
+    sitk.WriteImage(image * 2, path)
+    os.utime(path, ns=(header_then[1], header_then[1]))
+    assert path.read_bytes() == header_then[0]
+    (after,) = build(tmp_path / "list.csv", tmp_path).cases
+
+    np.testing.assert_allclose(after.pet(), 2 * before.pet(), rtol=1e-6)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    root = write_tree(tmp_path / "data", "a", "b")
+    (root / "b/study/SUV.nii.gz").chmod(0)
+    assert [each.name for each in build(root, tmp_path).skipped] == ["b_study"]
+
+
 def test_an_interrupted_entry_is_made_again(tmp_path, monkeypatch):
     root = write_tree(tmp_path / "data", "a")
     with monkeypatch.context() as patch:
