@@ -20,7 +20,8 @@ class Case:
     truth : Path or None
         The mask to learn from or to compare with, where there is one.
     synthetic : bool
-        The images are not of a patient: the list says so, or the name begins with "synthetic".
+        The images are not of a patient: the list or the body's own record (``lesions.json``) says so, or the name
+        begins with "synthetic".
     patient : str
         Splits never separate the studies of one patient. By the name where left out.
     tracer : str or None

@@ -10,6 +10,8 @@ from typing import Literal
 
 from algorithm.cases.case import Case, Skipped
 from algorithm.cases.dicom_tree import find_studies
+from algorithm.errors import MissingInputError
+from algorithm.jsonfile import read_json
 from algorithm.sockets import CT_FOLDER, DICOM_SUFFIX, PET_FOLDER
 
 Layout = Literal["autopet", "nnunet", "hecktor", "jobs", "dicom"]
@@ -29,7 +31,7 @@ class Found:
         How the files of the three roles should be called.
     patient : str
         By the name where left out.
-    truth_on_own_grid : bool
+    truth_on_own_grid, synthetic : bool
         See :class:`algorithm.cases.case.Case`.
     """
 
@@ -40,6 +42,7 @@ class Found:
     wanted: tuple[str, str, str]
     patient: str = ""
     truth_on_own_grid: bool = field(default=False, kw_only=True)
+    synthetic: bool = field(default=False, kw_only=True)
 
     def judged(self, folder: Path, *, with_truth: bool) -> Case | Skipped:
         """Return the case, or why it is none; ``with_truth``: one without truth is incomplete."""
@@ -59,6 +62,7 @@ class Found:
             self.ct[0],
             self.pet[0],
             self.truth[0] if self.truth else None,
+            self.synthetic,
             patient=self.patient,
             truth_on_own_grid=self.truth_on_own_grid,
         )
@@ -94,7 +98,17 @@ def _autopet(folder: Path) -> Iterator[Found]:
             continue
         patient = parts[-2] if len(parts) > 1 else ""
         ct, pet, truth = (_existing([study / name]) for name in names)
-        yield Found(_name(study, folder), ct, pet, truth, names, patient)
+        synthetic = _recorded_synthetic(study / "lesions.json")
+        yield Found(_name(study, folder), ct, pet, truth, names, patient, synthetic=synthetic)
+
+
+def _recorded_synthetic(record: Path) -> bool:
+    """Tell whether the record that synthesis writes beside a body's images lies there."""
+    try:
+        content = read_json(record) if record.is_file() else None
+    except MissingInputError:
+        return False
+    return isinstance(content, dict) and content.get("synthetic") is True
 
 
 def _nnunet(folder: Path) -> Iterator[Found]:

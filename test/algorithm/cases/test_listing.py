@@ -132,3 +132,24 @@ def test_two_studies_of_one_name_are_refused(tmp_path):
     for read in (list_cases, find_cases):
         with pytest.raises(UsageError, match="several cases called a_b_c"):
             read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record", "synthetic"),
+    [
+        ('{"synthetic": true, "lesions": []}', True),
+        ('{"iou": 0.1}', False),
+        ("[]", False),
+        ("{", False),
+        (None, False),
+    ],
+)
+def test_a_body_is_synthetic_by_its_record_whatever_its_name(tmp_path: Path, record: str | None, synthetic: bool):
+    study = tmp_path / "psma_more_0000/anatomy"
+    study.mkdir(parents=True)
+    for name in ("CTres", "SUV", "SEG"):
+        (study / f"{name}.nii.gz").touch()
+    if record is not None:
+        (study / "lesions.json").write_text(record)
+    (case,) = find_cases(tmp_path).cases
+    assert (case.name, case.patient, case.synthetic) == ("psma_more_0000_anatomy", "psma_more_0000", synthetic)
