@@ -53,7 +53,9 @@ class DataOptions:
     )
     layout: Layout | None = option(None, _LAYOUT)
     share: tuple[float, ...] | None = option(
-        None, "Share of the crops that each --cases gives. By default by their numbers of cases.", metavar="S"
+        None,
+        "Share of the crops that each --cases gives. By default by their numbers of cases, of all roles.",
+        metavar="S",
     )
     mistakes: Path | None = option(
         None,
