@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,8 +154,7 @@ def test_a_server_answers_each_call_for_itself(world: World, capsys: pytest.Capt
 
     def answer(*more: str) -> int:
         args = parser.parse_args([*words, *more])
-        call = server._Call(time.monotonic())
-        return server._done(lambda called: jobs.do_job(args, lambda: segmenter_of(args), called), call).status
+        return server._done(lambda began: jobs.do_job(args, lambda: segmenter_of(args), began)).status
 
     assert answer() == 201
     assert world.left() == {MASK, "data-centric-model.json"}
