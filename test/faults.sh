@@ -94,7 +94,7 @@ kill_exec() {
 kill_invoke() {
     local number whole=0 began asking
     for number in $(seq 0 "$KILLS"); do
-        start_server "invoke-$number" "${MODEL[@]}" -- "${SETTINGS[@]}" --tune-s 0
+        start_server "invoke-$number" --env GRAND_CHALLENGE_COMPONENT_API_METHOD=invoke "${MODEL[@]}" -- "${SETTINGS[@]}" --tune-s 0
         wait_until_healthy || return 1
         place_inputs "$WORK/inputs/images"
         if [ "$number" -eq 0 ]; then
