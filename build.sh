@@ -5,7 +5,8 @@
 #   ./build.sh eval    h2aseg-eval:<version>, the evaluation
 #
 # In the environment, BASE_IMAGE replaces the base image that the Dockerfile names, API_METHOD=exec labels the image for a
-# run per case in place of the invoke API, and EDITION=V (or I to IV) fixes the AutoPET edition whose sockets it writes.
+# run per case in place of the invoke API, and EDITION=V (or I to IV) fixes the AutoPET edition whose sockets it writes, or
+# by whose rules it scores.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/common.sh
@@ -27,6 +28,7 @@ arguments=(
     --build-arg "VERSION=$version"    # these end in the image's labels
     --build-arg "REVISION=$revision"
     --build-arg "API_METHOD=$api_method"
+    --build-arg "EDITION=${EDITION:-}"
 )
 
 case "$#:${1:-}" in
@@ -38,7 +40,6 @@ case "$#:${1:-}" in
 them; move all but one elsewhere, or upload an ensemble by \`./export.sh model CHECKPOINT.json...\`."
         image=h2aseg:$version
         arguments+=(--file "$ROOT/Dockerfile" --build-arg "WEIGHTS_SHA256=$(sha256_of "$weights")")
-        arguments+=(--build-arg "EDITION=${EDITION:-}")
         ;;
     1:eval)
         image=h2aseg-eval:$version

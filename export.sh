@@ -49,15 +49,17 @@ pack_image() { # pack_image NAME: NAME:version and what it holds
     keep "$1-$version.cdx.json" bill_of_materials "$1"
 }
 
-built_as() { # built_as FORMAT: what the image there is by now says of itself; nothing where there is none
-    docker image inspect --format "$1" "h2aseg:$version" 2> /dev/null || true
+built_as() { # built_as NAME FORMAT: what NAME:version says of itself; nothing where there is none
+    docker image inspect --format "$2" "$1:$version" 2> /dev/null || true
 }
 
-build() { # the algorithm's image; what the environment does not say stays as it was when it was last built
-    : "${EDITION=$(built_as '{{range .Config.Env}}{{println .}}{{end}}' | sed -n 's/^H2ASEG_EDITION=//p')}"
-    : "${API_METHOD=$(built_as '{{index .Config.Labels "org.grand-challenge.api-method"}}')}"
+build() { # build NAME [eval]: what the environment does not say stays as it was when NAME:version was last built
+    local name=$1
+    shift
+    : "${EDITION=$(built_as "$name" '{{range .Config.Env}}{{println .}}{{end}}' | sed -n 's/^H2ASEG_EDITION=//p')}"
+    : "${API_METHOD=$(built_as "$name" '{{index .Config.Labels "org.grand-challenge.api-method"}}')}"
     export EDITION API_METHOD
-    "$ROOT/build.sh"
+    "$ROOT/build.sh" "$@"
 }
 
 hand_over() { # hand_over INPUT OUT_FOLDER
@@ -66,7 +68,7 @@ hand_over() { # hand_over INPUT OUT_FOLDER
     check_weights
     ensure_environment requirements.txt
     if engine_answers; then
-        build
+        build h2aseg
         image=(--image "h2aseg:$version")
     else
         echo "No Docker engine answers, so the bundle will not name the image."
@@ -94,11 +96,11 @@ pack_model() { # pack_model CHECKPOINT.json...: each with the weights that it de
 version=$(version)
 case "$#:${1:-}" in
     0:)
-        build
+        build h2aseg
         pack_image h2aseg
         ;;
     1:eval)
-        "$ROOT/build.sh" eval
+        build h2aseg-eval eval
         pack_image h2aseg-eval
         ;;
     *:model)

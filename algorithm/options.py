@@ -183,7 +183,7 @@ def _add_dicom(parser: argparse.ArgumentParser, *, ct: bool) -> None:
     group.add_argument(
         "--injection-time",
         metavar="TIME",
-        help="HH:MM:SS or YYYY-MM-DDTHH:MM:SS in the scanner's local time, in place of the header's.",
+        help="HH:MM[:SS] or YYYY-MM-DDTHH:MM[:SS] in the scanner's local time, in place of the header's.",
     )
     group.add_argument(
         "--half-life-s", type=float, metavar="SECONDS", help="Of the nuclide, in place of the header's."

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT_FOLDER, metavar="DIR", help="For metrics.json.")
     parser.add_argument(
         "--edition",
-        default=os.environ.get("H2ASEG_EDITION", DEFAULT_EDITION),
+        default=DEFAULT_EDITION,
         metavar="NAME",
         help=f"Whose rules apply: {', '.join(RULES)}.",
     )

@@ -162,17 +162,19 @@ def test_an_image_averages_nothing_by_accident(project: Project) -> None:
 
 
 @pytest.mark.parametrize("edition", ["IV", "V", ""])
-def test_an_image_of_an_edition(project: Project, edition: str) -> None:
-    assert project.run("build.sh", EDITION=edition).returncode == 0
+@pytest.mark.parametrize("which", [(), ("eval",)])
+def test_an_image_of_an_edition(project: Project, which: tuple[str, ...], edition: str) -> None:
+    assert project.run("build.sh", *which, EDITION=edition).returncode == 0
     assert f"EDITION={edition}" in project.docker_arguments()
 
 
-def test_what_is_packed_is_what_was_built(project: Project) -> None:
+@pytest.mark.parametrize("which", [(), ("eval",)])
+def test_what_is_packed_is_what_was_built(project: Project, which: tuple[str, ...]) -> None:
     project.docker(help_text="", inspect="""case "$*" in *Env*) echo H2ASEG_EDITION=V ;; *) echo exec ;; esac""")
-    assert project.run("export.sh").returncode == 0
+    assert project.run("export.sh", *which).returncode == 0
     assert {"EDITION=V", "API_METHOD=exec"} < set(project.docker_arguments())
     project.docker_log.unlink()
-    assert project.run("export.sh", EDITION="IV", API_METHOD="invoke").returncode == 0
+    assert project.run("export.sh", *which, EDITION="IV", API_METHOD="invoke").returncode == 0
     assert {"EDITION=IV", "API_METHOD=invoke"} < set(project.docker_arguments())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 
@@ -10,7 +11,7 @@ import torch
 
 from algorithm import __version__
 from algorithm.commands.common import checkpoints_at, tell
-from algorithm.description import check_ensemble, read_description
+from algorithm.description import Normalisation, Postprocessing, check_ensemble, read_description
 from algorithm.errors import InstallationError, OutputError
 from algorithm.inference.budget import Budget
 from algorithm.inference.device import choose_device, choose_dtype, precision_of
@@ -78,8 +79,23 @@ def weights(args: argparse.Namespace) -> int:
         description = checkpoint.description
         count = sum(value.numel() for value in checkpoint.state.values())
         tell(f"  patch {description.patch}, spacing {description.spacing} mm, {count:,} parameters")
-        tell(f"  CT {description.ct}")
-        tell(f"  PET {description.pet}")
-        for key, value in description.provenance.items():
+        tell(f"  CT {_told(description.ct)}; PET {_told(description.pet)}")
+        tell(f"  windows overlap by {description.overlap:.0%}, threshold {description.threshold:g}")
+        tell(f"  clean-up: {_told(description.postprocessing)}")
+        allowed = " and ".join(description.precision.allowed) or "float32 alone"
+        tell(f"  number formats proved in all levels: {allowed}")
+        plain = {
+            key: value for key, value in description.provenance.items() if not isinstance(value, (dict, list))
+        }
+        for key, value in plain.items():
             tell(f"  {key}: {value}")
+        rest = ", ".join(key for key in description.provenance if key not in plain)
+        if rest:
+            tell(f"  provenance in {checkpoint.path.name} has besides: {rest}")
     return 0
+
+
+def _told(settings: Normalisation | Postprocessing) -> str:
+    """Return the settings that are made, in words."""
+    made = {key: value for key, value in dataclasses.asdict(settings).items() if value is not None}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in made.items())

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.__main__ import main
+from algorithm.description import Postprocessing
 from algorithm.inference import case_run
 from algorithm.inference.passes import Pass
 from algorithm.job import InferenceSettings, Segmenter
@@ -306,3 +307,19 @@ def test_verify_names_every_checkpoint(tmp_path: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert all(f"weights {name}: " in out for name in ("fold_0", "fold_1"))
     assert out.count("trained on: nothing") == 2
+
+
+def test_verify_says_what_decides_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = Postprocessing(minimum_lesion_ml=0.3, minimum_suv_max=2.0)
+    write_checkpoint(
+        tmp_path, "w", threshold=0.45, overlap=0.25, postprocessing=cleaned, provenance={"data": [1], "steps": 7}
+    )
+
+    assert main(["weights", "verify", str(tmp_path)]) == 0
+
+    out = capsys.readouterr().out
+    assert "windows overlap by 25%, threshold 0.45\n" in out
+    assert "clean-up: minimum lesion ml 0.3, suv floor 0.0, minimum suv max 2.0\n" in out
+    assert "number formats proved in all levels: float32 alone\n" in out
+    assert "steps: 7\n" in out
+    assert "provenance in w.json has besides: data\n" in out
