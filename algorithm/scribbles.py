@@ -18,6 +18,7 @@ from algorithm.jsonfile import JSON
 MOST_POINTS = 100_000
 """More are refused: six scribbles have some hundreds."""
 
+_TYPE = "Multiple points"  # grand-challenge's name of the form
 _KINDS = {"tumor": True, "tumour": True, "background": False}
 
 
@@ -65,6 +66,8 @@ class Scribbles:
 def parse_scribbles(content: JSON, source: str) -> Scribbles:
     """Read the content of ``lesion-clicks.json``; nothing, an empty object and an empty list hold no points.
 
+    Neither does an object of grand-challenge's ``type`` without a list of points; a list that is null is empty.
+
     Parameters
     ----------
     content : JSON
@@ -78,10 +81,11 @@ def parse_scribbles(content: JSON, source: str) -> Scribbles:
     """
     if content in (None, [], {}):
         return Scribbles()
-    if not isinstance(content, dict) or not any(key in content for key in ("points", *_KINDS)):
+    named = isinstance(content, dict) and content.get("type") == _TYPE
+    if not isinstance(content, dict) or not (named or any(key in content for key in ("points", *_KINDS))):
         raise _malformed(source, content)
     points: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
-    for entry in _listed(content.get("points", []), source):
+    for entry in _listed(content.get("points"), source):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise _malformed(source, entry)
         kind = _KINDS.get(str(entry["name"]).strip().lower())
@@ -92,11 +96,13 @@ def parse_scribbles(content: JSON, source: str) -> Scribbles:
             )
         points[kind].append(_point(entry.get("point"), source))
     for name, kind in _KINDS.items():
-        points[kind].extend(_point(each, source) for each in _listed(content.get(name, []), source))
+        points[kind].extend(_point(each, source) for each in _listed(content.get(name), source))
     return Scribbles(_once(points[True]), _once(points[False]))
 
 
 def _listed(value: JSON, source: str) -> list[JSON]:
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise _malformed(source, value)
     if len(value) > MOST_POINTS:

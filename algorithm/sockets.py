@@ -5,6 +5,7 @@ Sources: the published containers and pages of AutoPET I to V; the socket files 
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -233,10 +234,14 @@ def _only_image(folder: Path, what: str) -> Path:
 
 def _read_clicks(path: Path) -> JSON:
     """Return what a clicks file holds; None where it is absent or empty."""
-    if not path.exists() or (path.is_file() and path.stat().st_size < _SMALL and not path.read_bytes().strip()):
+    if not path.exists() or (path.is_file() and path.stat().st_size < _SMALL and not _text_of(path)):
         return None
     content: JSON = read_json(path, "the clicks file", most_bytes=_MOST_CLICK_BYTES)
     return content
+
+
+def _text_of(path: Path) -> bytes:
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8).strip()
 
 
 def _earlier_masks(mask: Path, pet: Path) -> tuple[Path, ...]:

@@ -18,11 +18,12 @@ from algorithm.guidance.evidence import (
     Floats,
     Surroundings,
     Weights,
+    connected,
     log_odds,
     look_around,
     standing_out,
 )
-from algorithm.guidance.pieces import connected, cut, join
+from algorithm.guidance.pieces import cut, join, seen
 from algorithm.scribbles import Scribbles
 
 MOST_STROKES = 40
@@ -195,7 +196,7 @@ def edit(mask: Mask, stroke: Stroke, earlier: Sequence[Stroke], case: Case, weig
     wrong = connected(asked & ((odds > _LEAST_LOG_ODDS) | here.scribble), here.scribble)
     if stroke.tumour:
         lesion = standing_out(here, asked)
-        wrong = join(here, wrong | lesion, lesion, asked, odds)
+        wrong = join(here, seen(here, wrong | lesion, lesion, asked), lesion, asked, odds)
     else:
         wrong = cut(here, wrong, odds, opposite)
     mask[box][wrong] = stroke.tumour

@@ -24,6 +24,9 @@ Floats = NDArray[np.float64]
 REACH_MM = 30.0
 """Nothing further than this from a scribble is changed."""
 
+SMOOTHING_MM = 4.0
+"""The width of PET's noise."""
+
 FEATURES = (
     "distance",  # to the scribble, mm
     "slice distance",  # across axial slices, mm: scribbles lie in the slice where the error is largest
@@ -44,11 +47,10 @@ FEATURES = (
 _LOGIT_MOST = 6.0
 _SUV_LEAST = 0.1  # below, noise of an empty background would dominate the logarithm
 _HU_RANGE = (-200.0, 300.0)  # fat to bone; beyond, differences say nothing about tumour
-_SMOOTHING_MM = 4.0  # the width of PET's noise
 _CROWDS_MM = (5.0, 10.0, 20.0)
 _LATEST_MM = 60.0  # arrival of a front that is late or never comes
 _CONTRAST = 2.0  # of a missed lesion to what is around it; less is muscle beside fat
-_HOTTEST = 90  # percentile of the scribbled SUV: a line may begin at the lesion's rim
+_HOTTEST = 90  # percentile of a line's SUV, which may begin at the rim, and of a touched piece's, for its noise
 _BLOCKED = 1e-4  # speed outside the voxels in question; the front's equation needs some
 _SLOWED_BY = (0.25, 1.0, 0.5)  # per unit of log odds, doubling of SUV, 100 HU: times as slow
 
@@ -105,7 +107,7 @@ def look_around(around: Surroundings, asked: Bools) -> Floats:
     depth = _depth(around)
     deepest = float(depth.flat[own].max())
     logit = _logit(around.probability)
-    sigma = _SMOOTHING_MM / around.spacing_zyx
+    sigma = SMOOTHING_MM / around.spacing_zyx
     uptake = ndimage.gaussian_filter(_log_suv(around.suv), sigma, truncate=3)
     hounsfield = ndimage.gaussian_filter(np.clip(around.ct, *_HU_RANGE) / 100, sigma, truncate=3)
     crowds = [_crowd(around, radius) for radius in _CROWDS_MM]
@@ -148,7 +150,8 @@ def standing_out(around: Surroundings, asked: Bools) -> Bools:
     """Return what stands out of its surroundings in the PET as the scribble does: a lesion that was missed.
 
     That is what lies above half way between the surroundings' SUV and the scribble's, the usual
-    background-corrected threshold of a lesion in PET, and hangs together with the scribble.
+    background-corrected threshold of a lesion in PET, and hangs together with the scribble. Where it touches the
+    mask, it is a missed part of what it touches, and the threshold is no lower than that one's.
 
     Parameters
     ----------
@@ -161,14 +164,28 @@ def standing_out(around: Surroundings, asked: Bools) -> Bools:
     bool array, z, y, x
         Nothing if the scribble hardly stands out, or if what does goes on beyond the reach, as an organ would.
     """
-    own = around.scribble & around.wrong
+    own = around.scribble & around.wrong  # scribbled voxels that were right already tell nothing
     here, elsewhere = float(np.percentile(around.suv[own], _HOTTEST)), float(np.median(around.suv[asked]))
-    region = np.zeros_like(asked)
-    if here >= _CONTRAST * elsewhere:
-        labels, _ = ndimage.label((asked & (around.suv >= (here + elsewhere) / 2)) | own, CONNECTIVITY)
-        region = np.isin(labels, np.unique(labels[own]))
-    beyond = around.distance_mm[region].max(initial=0.0) > REACH_MM - around.spacing_zyx.max()
+    if here < _CONTRAST * elsewhere:
+        return np.zeros_like(asked)
+    region = connected((asked & (around.suv >= (here + elsewhere) / 2)) | own, own)
+    touched = connected(~around.wrong, ndimage.binary_dilation(region, CONNECTIVITY) & ~around.wrong)
+    if touched.any():
+        border = (float(np.percentile(around.suv[touched], _HOTTEST)) + elsewhere) / 2
+        region = connected((region & (around.suv >= border)) | own, own)
+    distance = ndimage.distance_transform_edt(~own, sampling=around.spacing_zyx)
+    beyond = distance[region].max() > REACH_MM - around.spacing_zyx.max()
     return np.zeros_like(region) if beyond else region
+
+
+def connected(voxels: Bools, seeds: Bools) -> Bools:
+    """Return the pieces of a set of voxels, z, y, x, that hold some of the seeds."""
+    labels, count = ndimage.label(voxels, CONNECTIVITY)
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[labels[seeds]] = True
+    kept[0] = False
+    pieces: Bools = kept[labels]
+    return pieces
 
 
 def _depth(around: Surroundings) -> Floats:

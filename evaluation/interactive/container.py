@@ -89,11 +89,18 @@ class InContainer:
         (work / "input" / CLICKS_FILE).chmod(0o644)
         before = self._masks(work)
         self._run(work)
-        new = [path for path, written in self._masks(work).items() if written != before.get(path)]
+        after = self._masks(work)
+        new = [path for path, written in after.items() if written != before.get(path)]
         if len(new) != 1:
             raise OutputError(
                 f"the container of {self.image} must write one mask to /output/{self.mask_folder}, "
                 f"it wrote {len(new)}"
+            )
+        left = sorted(path.name for path in after if path not in new)
+        if left:
+            raise OutputError(
+                f"the container of {self.image} must leave one mask in /output/{self.mask_folder}, got also "
+                f"{', '.join(left)} of earlier calls; remove or replace the earlier mask"
             )
         image = read_mask(new[0])
         if not same_geometry(image, pet):

@@ -22,9 +22,19 @@ def test_both_forms_say_the_same() -> None:
         assert len(each) == 3
 
 
-@pytest.mark.parametrize("content", [None, {}, [], {"points": []}, {"tumor": []}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, {}, [], {"points": []}, {"tumor": []}),
+        *({"type": "Multiple points"}, {"points": None}, {"tumor": None, "background": []}),
+    ],
+)
 def test_there_may_be_none(content: Any) -> None:
     assert len(parse_scribbles(content, "x").within((5, 5, 5))) == 0
+
+
+def test_a_list_that_is_null_is_empty() -> None:
+    assert parse_scribbles({"tumor": [[1, 2, 3]], "background": None}, "x").tumour.tolist() == [[1, 2, 3]]
 
 
 def test_a_voxel_counts_once_and_fractions_are_rounded() -> None:

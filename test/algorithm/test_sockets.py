@@ -76,6 +76,8 @@ def test_images_alone_are_edition_three(folders: tuple[Path, Path]) -> None:
         ("[]", 0),
         ("null", 0),
         (" \n", 0),
+        ("\ufeff", 0),
+        ('{"type": "Multiple points"}', 0),
     ],
 )
 def test_clicks_mean_an_interactive_edition(folders: tuple[Path, Path], content: str, count: int) -> None:

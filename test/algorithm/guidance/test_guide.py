@@ -22,9 +22,11 @@ def points(*xyz: tuple[int, int, int]) -> NDArray[np.int64]:
     return np.array(xyz, dtype=np.int64).reshape(-1, 3)
 
 
-def ball(centre_zyx: tuple[float, float, float], radius_mm: float) -> NDArray[np.bool_]:
+def ball(
+    centre_zyx: tuple[float, float, float], radius_mm: float, spacing: tuple[float, ...] = SPACING
+) -> NDArray[np.bool_]:
     grids = np.indices(SHAPE).astype(float)
-    offsets = [(grid - at) * step for grid, at, step in zip(grids, centre_zyx, SPACING[::-1], strict=True)]
+    offsets = [(grid - at) * step for grid, at, step in zip(grids, centre_zyx, spacing[::-1], strict=True)]
     inside: NDArray[np.bool_] = np.sqrt(sum(offset**2 for offset in offsets)) <= radius_mm
     return inside
 
@@ -32,14 +34,22 @@ def ball(centre_zyx: tuple[float, float, float], radius_mm: float) -> NDArray[np
 class Scene:
     """Tissue with hot balls; the network saw some of them."""
 
-    def __init__(self, hot: NDArray[np.bool_], called: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        hot: NDArray[np.bool_],
+        called: NDArray[np.bool_],
+        spacing: tuple[float, ...] = SPACING,
+        blur_mm: float = 0,
+    ) -> None:
+        self.spacing = spacing
+        blur = blur_mm / np.array(spacing[::-1]) if blur_mm else 0.8
         self.mask = called.astype(np.uint8)
         self.probability = ndimage.gaussian_filter(called.astype(np.float32), 0.7) * 0.98 + 0.005
-        self.suv = ndimage.gaussian_filter(np.where(hot, 8.0, 1.0).astype(np.float32), 0.8)
+        self.suv = ndimage.gaussian_filter(np.where(hot, 8.0, 1.0).astype(np.float32), blur)
         self.ct = np.full(SHAPE, 40.0, np.float32)
 
     def guided(self, **scribbles: NDArray[np.int64]) -> Mask:
-        return guide(self.mask, self.probability, self.suv, self.ct, SPACING, Scribbles(**scribbles)).mask
+        return guide(self.mask, self.probability, self.suv, self.ct, self.spacing, Scribbles(**scribbles)).mask
 
 
 LEFT, RIGHT = ball((20, 30, 15), 14), ball((20, 30, 42), 14)
@@ -169,6 +179,45 @@ def test_points_outside_and_of_both_kinds_are_left_out_aloud() -> None:
 
     np.testing.assert_array_equal(result.mask, scene.mask)
     assert len(result.notes) == 2
+
+
+@pytest.mark.parametrize("radius_mm", [6, 8])
+def test_a_background_line_in_a_tiny_false_rim_leaves_the_lesion(radius_mm: float) -> None:
+    spacing = (2.04, 2.04, 3.0)
+    truth = ball((20, 30, 30), radius_mm, spacing)
+    x = int(np.flatnonzero(truth[20, 30])[-1]) + 1
+    called = truth.copy()
+    called[20, 29:32, x] = True
+    scene = Scene(truth, called, spacing, blur_mm=3)
+    result = scene.guided(background=points(*((x, y, 20) for y in (29, 30, 31))))
+
+    assert dice(result, truth) > dice(scene.mask, truth)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_tumour_line_at_the_rim_does_not_take_the_halo(width: int) -> None:
+    spacing = (4.0, 4.0, 3.0)
+    truth = ball((20, 30, 30), 8, spacing)
+    x = int(np.flatnonzero(truth[20, 30])[-1]) + 1 - width
+    scene = Scene(truth, truth & (np.arange(SHAPE[2]) < x), spacing)
+    result = scene.guided(tumour=points((x, 30, 20)))
+
+    assert dice(scene.mask, truth) < dice(result, truth) > 0.98
+
+
+def test_a_click_in_flat_tissue_does_not_fill_the_reach() -> None:
+    nothing = np.zeros(SHAPE, dtype=bool)
+    result = Scene(nothing, nothing).guided(tumour=points((30, 30, 20)))
+
+    assert 0 < result.sum() <= ball((20, 30, 30), 10).sum()
+
+
+def test_points_that_are_right_already_do_not_make_a_line_worse() -> None:
+    truth = ball((20, 30, 30), 14, (4.0, 4.0, 3.0))
+    scene = Scene(truth, truth, (4.0, 4.0, 3.0))
+
+    assert scene.guided(tumour=line(30, 20, 27, 33)).sum() == truth.sum()
+    assert dice(scene.guided(tumour=line(30, 20, 27, 34)), truth) > 0.98
 
 
 def random_scribbles(rng: np.random.Generator, mask: Mask) -> Scribbles:

@@ -174,6 +174,21 @@ def test_a_container_that_fails_is_a_failed_call(
         assert player(box, no_clicks).shape == SHAPE
 
 
+def test_masks_of_earlier_calls_beside_the_new_one_are_a_failed_call(
+    engine: Engine, box: Case, no_clicks: Path
+) -> None:
+    with InContainer("some:image", edition="V") as player:
+        player(box, no_clicks)
+        engine.write(
+            'folder = output / "images" / "tumor-lesion-segmentation"; '
+            '[path.rename(folder / "0.mha") for path in list(folder.iterdir())]'
+        )
+        with pytest.raises(
+            OutputError, match=r"must leave one mask in /output/images/.*, got also 0\.mha of earlier"
+        ):
+            player(box, no_clicks)
+
+
 def test_a_mask_off_the_pets_grid_is_a_failed_call(engine: Engine, box: Case, no_clicks: Path) -> None:
     engine.write("import SimpleITK; SimpleITK.Image.CopyInformation = lambda mask, pet: None")
     with (
