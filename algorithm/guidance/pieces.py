@@ -88,8 +88,8 @@ def _core(here: Surroundings, piece: Bools, removed: Bools) -> Bools:
 def seen(here: Surroundings, grown: Bools, lesion: Bools, asked: Bools) -> Bools:
     """Return what a tumour scribble grew without what nothing speaks for.
 
-    Pieces that neither touch the mask nor stand out end near a scribble that is hardly hotter than its surroundings:
-    they would fill the reach.
+    Around a scribble that is hardly hotter than its surroundings, pieces that neither touch the mask nor stand out
+    would fill the reach; they end near it.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ class InContainer:
         if left:
             raise OutputError(
                 f"the container of {self.image} must leave one mask in /output/{self.mask_folder}, got also "
-                f"{', '.join(left)} of earlier calls; remove or replace the earlier mask"
+                f"{', '.join(left)} of an earlier call; let it replace the mask"
             )
         image = read_mask(new[0])
         if not same_geometry(image, pet):

@@ -175,17 +175,14 @@ def test_a_container_that_fails_is_a_failed_call(
 
 
 def test_masks_of_earlier_calls_beside_the_new_one_are_a_failed_call(
-    engine: Engine, box: Case, no_clicks: Path
+    engine: Engine, box: Case, no_clicks: Path, tmp_path: Path
 ) -> None:
     with InContainer("some:image", edition="V") as player:
         player(box, no_clicks)
-        engine.write(
-            'folder = output / "images" / "tumor-lesion-segmentation"; '
-            '[path.rename(folder / "0.mha") for path in list(folder.iterdir())]'
-        )
-        with pytest.raises(
-            OutputError, match=r"must leave one mask in /output/images/.*, got also 0\.mha of earlier"
-        ):
+        (work,) = work_folders(tmp_path)
+        (mask,) = (work / "output" / player.mask_folder).iterdir()
+        mask.rename(mask.with_name("first.mha"))
+        with pytest.raises(OutputError, match=r"must leave one mask in .*segmentation, got also first\.mha of"):
             player(box, no_clicks)
 
 
