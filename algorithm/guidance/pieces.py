@@ -107,7 +107,8 @@ def seen(here: Surroundings, grown: Bools, lesion: Bools, asked: Bools) -> Bools
         return grown
     alone = grown & ~connected(grown | ~here.wrong, lesion | ~here.wrong)
     distance = ndimage.distance_transform_edt(~own, sampling=here.spacing_zyx)
-    return grown & ~(alone & (distance > _UNSEEN_MM))
+    kept: Bools = grown & ~(alone & (distance > _UNSEEN_MM))
+    return kept
 
 
 def join(here: Surroundings, grown: Bools, lesion: Bools, asked: Bools, odds: Floats) -> Bools:
