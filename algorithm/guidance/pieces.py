@@ -103,7 +103,7 @@ def seen(here: Surroundings, grown: Bools, lesion: Bools, asked: Bools) -> Bools
     """
     own = here.scribble & here.wrong
     smooth = ndimage.gaussian_filter(here.suv, SMOOTHING_MM / here.spacing_zyx, truncate=3)
-    if np.median(smooth[own]) >= _SEEN * np.median(here.suv[asked]):
+    if np.median(smooth[own]) > _SEEN * np.median(here.suv[asked]):
         return grown
     alone = grown & ~connected(grown | ~here.wrong, lesion | ~here.wrong)
     distance = ndimage.distance_transform_edt(~own, sampling=here.spacing_zyx)

@@ -205,9 +205,12 @@ def test_a_tumour_line_at_the_rim_does_not_take_the_halo(width: int) -> None:
     assert dice(scene.mask, truth) < dice(result, truth) > 0.98
 
 
-def test_a_click_in_flat_tissue_does_not_fill_the_reach() -> None:
+@pytest.mark.parametrize("suv", [0, 1])
+def test_a_click_in_flat_tissue_does_not_fill_the_reach(suv: float) -> None:
     nothing = np.zeros(SHAPE, dtype=bool)
-    result = Scene(nothing, nothing).guided(tumour=points((30, 30, 20)))
+    scene = Scene(nothing, nothing)
+    scene.suv *= suv
+    result = scene.guided(tumour=points((30, 30, 20)))
 
     assert 0 < result.sum() <= ball((20, 30, 30), 10).sum()
 
