@@ -312,7 +312,9 @@ class Segmenter:
                     )
             except TooSlowError as error:
                 left_s, window_s = budget.remaining_s, error.window_s
-                grid = grid.further(case.prepared.grid.GetSpacing(), limit_s, error, left_s)
+                spacing = case.prepared.grid.GetSpacing()
+                del case  # before the next one is made
+                grid = grid.further(spacing, limit_s, error, left_s)
                 progress.say(f"{error}; voxels {grid.factor:.2f} times as long are tried")
                 continue
             return case.prepared, dataclasses.replace(prediction, notes=(*grid.notes, *prediction.notes))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from algorithm import limits
+from algorithm import job, limits
+from algorithm.description import Description
 from algorithm.errors import ResourceError
+from algorithm.images import PetCt
 from algorithm.inference.budget import TooSlowError
 from algorithm.inference.case_run import Prediction
 from algorithm.inference.passes import NetworkInput, Pass
 from algorithm.inference.predictor import Predictor
+from algorithm.preprocessing import Prepared, prepare
 from algorithm.weights import Checkpoint, load_checkpoint
 from test.support.checkpoints import write_checkpoint
 from test.support.jobs import CT, PET, QUICK, run, segment
@@ -125,6 +129,26 @@ class TestTime:
             run(checkpoint, replace(self.limited, time_limit_s=1e6))
 
         assert timed == [1]
+
+    def test_a_grid_is_gone_before_the_next_one_is_made(
+        self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[weakref.ref[Prepared]] = []
+        alive: list[int] = []
+
+        def watched(pair: PetCt, description: Description) -> Prepared:
+            alive.append(sum(each() is not None for each in made))
+            case = prepare(pair, description)
+            made.append(weakref.ref(case))
+            return case
+
+        monkeypatch.setattr(job, "prepare", watched)
+        monkeypatch.setattr(Pass, "seconds_per_window", lambda _: 3.6e8)
+
+        with pytest.raises(ResourceError, match="is too short for this case on this machine"):
+            run(checkpoint, replace(self.limited, time_limit_s=1e6))
+
+        assert alive == [0, 0]  # 9 mm, and 12 mm, the coarsest
 
     def test_no_grid_is_tried_when_the_time_is_over(
         self, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
