@@ -50,9 +50,11 @@ class LastingStream(io.TextIOBase):
         """Keep the failure, and send what buffers still hold nowhere: the interpreter flushes them in the end."""
         self.failure = error
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+            own, nowhere = self.stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(nowhere, own)
+            finally:
+                os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
