@@ -18,8 +18,8 @@ from benchmark.session import Session, times
 HOW = """\
 One forward pass of one window, batch 1: the plain network (`test/support/plain_network.py`, all five heads,
 parameters of the checkpoint, under autocast where the precision is reduced) against the product (`H2ASeg.finest`
-as `predictor.place` puts it). Each has a process of its own; all of a table's rows for one patch and device take
-turns, and after one pass to warm up {repetitions} of each are timed: median (smallest to
+as `algorithm.inference.execution.place` puts it). Each has a process of its own; all of a table's rows for one
+patch and device take turns, and after one pass to warm up {repetitions} of each are timed: median (smallest to
 largest) in seconds. "Memory reused": the same plain network with `reuse_freed_memory()`, the product's
 allocator setting, so that the allocator's share shows. Ratios are of medians. The difference is the largest of
 the tumour probability from the plain network's in float32. On a GPU the plain network's float32 is torch's own,
