@@ -24,6 +24,7 @@ _PLAIN = ("--tune-s", "0")  # so that masks are those of a run
 _HALF = 2  # of the body: for those many jobs
 _CALLS = 6  # of an interactive case: one without scribbles, five with one more each
 _STROKE = 12  # points of a scribble
+_HEALTHY_S = 600.0  # at most, until a server that was started is healthy
 
 
 def serving(session: Session) -> Section:
@@ -118,10 +119,10 @@ class _Ask:
         self.port = port
 
     def __call__(self, method: str, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
-        connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
 
 @contextlib.contextmanager
@@ -131,38 +132,30 @@ def _server(folder: Path, options: Sequence[str]) -> Iterator[tuple[_Ask, int, f
         (folder / name).mkdir(parents=True, exist_ok=True)
     where = ("--input", str(folder / "input"), "--output", str(folder / "output"))
     began = time.monotonic()
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "algorithm",
-            "serve",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            *_PLAIN,
-            *where,
-            *options,
-        ],
-        cwd=ROOT,
-        stdout=(folder / "log").open("w"),
-    ) as process:
+    address = ("--host", "127.0.0.1", "--port", "0")
+    words = [sys.executable, "-m", "algorithm", "serve", *address, *_PLAIN, *where, *options]
+    with (folder / "log").open("w") as log, subprocess.Popen(words, cwd=ROOT, stdout=log) as process:
         try:
-            ask = _Ask(_port(folder / "log", process))
-            while ask("GET", "/health")[0] != http.HTTPStatus.OK:
-                time.sleep(0.02)
+            ask = _healthy(folder / "log", process)
             yield ask, process.pid, time.monotonic() - began
         finally:
             process.terminate()
 
 
-def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
-    while not (told := re.search(r"listening on .*:(\d+)$", log.read_text(), re.MULTILINE)):
+def _healthy(log: Path, process: subprocess.Popen[bytes]) -> _Ask:
+    """Return who asks a server that was started, once it is healthy; its log tells the port."""
+    end = time.monotonic() + _HEALTHY_S
+    while time.monotonic() < end:
         if process.poll() is not None:
             raise ChildError(f"algorithm serve ended with exit code {process.returncode}")
+        told = re.search(r"listening on .*:(\d+)$", log.read_text(), re.MULTILINE)
+        if told:
+            ask = _Ask(int(told.group(1)))
+            if ask("GET", "/health")[0] == http.HTTPStatus.OK:
+                return ask
         time.sleep(0.02)
-    return int(told.group(1))
+    lines = log.read_text().splitlines() or ["nothing"]
+    raise ChildError(f"algorithm serve was not healthy after {_HEALTHY_S:g} s; the last that it said: {lines[-1]}")
 
 
 def _place(files: dict[str, str], folder: Path, *, keep_output: bool = False) -> None:

@@ -190,6 +190,7 @@ def test_the_masks_of_all_jobs_are_compared(tmp_path, monkeypatch, masks, told):
     assert server._row(session, "default")["same mask"] == told
 
 
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
 def test_jobs_are_served(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.parts.server._MANY", 6)
     monkeypatch.setattr("benchmark.parts.server._STROKE", 2)
@@ -198,6 +199,23 @@ def test_jobs_are_served(tiny, tmp_path, monkeypatch):
     assert float(row["exec / invoke"]) > 1
     assert 0.9 < float(row["grown"]) < 1.2
     assert float(row["later calls (s)"].split()[0]) < 5
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "words"),
+    [
+        (None, "", "was not healthy after 0.1 s; the last that it said: nothing"),
+        (None, "loading\nlistening on 127.0.0.1:8080\n", "was not healthy .*: listening on 127.0.0.1:8080"),
+        (3, "", "ended with exit code 3"),
+    ],
+)
+def test_a_server_that_never_gets_healthy_is_given_up(code, told, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_HEALTHY_S", 0.1)
+    monkeypatch.setattr(server, "_Ask", lambda port: lambda *_: (503, "the weights are being loaded"))
+    (tmp_path / "log").write_text(told)
+    process = SimpleNamespace(poll=lambda: code, returncode=code)
+    with pytest.raises(ChildError, match=words):
+        server._healthy(tmp_path / "log", process)
 
 
 def test_unknown_parts_are_refused(capsys):
