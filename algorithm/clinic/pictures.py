@@ -12,6 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.images import AIR_HU
+
 TOP_SUV = 10.0
 """SUV at the upper end of the grey and of the colour scale."""
 
@@ -154,7 +156,7 @@ def fused_slice(case: Upright, ct: sitk.Image, number: int) -> Picture:
     width, height = (columns.stop - columns.start) * x_mm, (rows.stop - rows.start) * y_mm
     grid = _slice_grid(case, z, rows, columns)
     hu = sitk.GetArrayFromImage(
-        sitk.Resample(ct, grid, sitk.Transform(), sitk.sitkLinear, -1024.0, sitk.sitkFloat32)
+        sitk.Resample(ct, grid, sitk.Transform(), sitk.sitkLinear, AIR_HU, sitk.sitkFloat32)
     )
     suv = sitk.GetArrayFromImage(sitk.Resample(case.pet, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
     outlines = []

@@ -14,10 +14,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from algorithm.clinic.pictures import Upright
+from algorithm.images import AIR_HU
 
 _MOST_VOXELS = 5_000_000
 _COARSER = 1.15
-_HU_STEP, _HU_LOWEST = 8.0, -1024.0
+_HU_STEP = 8.0
 _LABELS = 1002  # NIFTI_INTENT_LABEL: the viewer draws outlines around such
 _TOP_SUV_SHOWN = 25.5  # 0.1 per step; hotter voxels are shown as this
 
@@ -93,8 +94,8 @@ def _cubic(case: Upright, size_mm: list[float], voxel_mm: float) -> sitk.Image:
 
 
 def _ct(ct: sitk.Image, grid: sitk.Image) -> _Bytes:
-    hu = sitk.Resample(ct, grid, sitk.Transform(), sitk.sitkLinear, _HU_LOWEST, sitk.sitkFloat32)
-    return _bytes(hu, _HU_STEP, _HU_LOWEST)
+    hu = sitk.Resample(ct, grid, sitk.Transform(), sitk.sitkLinear, AIR_HU, sitk.sitkFloat32)
+    return _bytes(hu, _HU_STEP, AIR_HU)
 
 
 def _pet(pet: sitk.Image, grid: sitk.Image) -> _Bytes:
