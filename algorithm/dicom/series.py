@@ -149,19 +149,6 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def is_dicom_folder(path: Path) -> bool:
-    """Tell whether a path is a folder with at least one DICOM file in it, at whatever depth."""
-    if not path.is_dir():
-        return False
-    for file in _files(path):
-        try:
-            if read_header(file) is not None:
-                return True
-        except (OSError, ValueError):
-            continue
-    return False
-
-
 def find_series(folder: Path, *, say: Callable[[str], None] | None = None) -> Found:
     """Read the headers of all files below a folder and sort them into series.
 

@@ -163,12 +163,6 @@ class H2ASeg(nn.Module):
             name: module for name, module in self.named_modules() if isinstance(module, BidirectionalAttention)
         }
 
-    def emphasis(self, ct: Tensor, pet: Tensor) -> dict[int, Gains]:
-        """Return the gains that TAMW chose for this input at each decoder level (empty without TAMW)."""
-        gains: list[Gains] = []
-        self.decoder(self._encode(ct, pet), gains)
-        return dict(zip(DECODER_LEVELS, gains, strict=False))
-
     def _encode(self, ct: Tensor, pet: Tensor) -> list[Tensor]:
         if ct.ndim != 5 or ct.shape[1] != 1 or ct.shape != pet.shape:
             raise ValueError(

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from test.support.dicom import Edit, Maker
 
-BODY_BQ_ML = 3600.0  # of SUV 1: 368.08 MBq an hour before, 70 kg
 HOT = 8.0
 
 

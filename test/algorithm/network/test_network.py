@@ -9,6 +9,7 @@ from torch import Tensor
 
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
+from algorithm.network.weighting import Gains
 from algorithm.released import network_from_released
 from test.support import plain_network
 from test.support.checkpoints import (
@@ -199,20 +200,23 @@ class RecordingH2ASeg(PlainH2ASeg):
 
 
 @torch.inference_mode()
-def test_emphasis_is_what_the_gates_chose() -> None:
+def test_gains_are_what_the_gates_chose() -> None:
     network = random_network(SLIM).double()
     ct, pet = double_inputs(2, (32, 32, 16))
     oracle = RecordingH2ASeg(released_state(network))
     oracle(ct, pet)
 
-    emphasis = network.emphasis(ct, pet)
+    chosen: list[Gains] = []
+    network.finest(ct, pet, chosen)
 
-    assert list(emphasis) == [4, 3, 2, 1]
-    for level, gains in emphasis.items():
+    for level, gains in zip((4, 3, 2, 1), chosen, strict=True):
         fore, back = (oracle.gains[f"decoder.tamw{level}.CA_{which}"] for which in ("fore", "back"))
         torch.testing.assert_close(gains.foreground, fore, rtol=0, atol=1e-9)
         torch.testing.assert_close(gains.background, back, rtol=0, atol=1e-9)
-    assert random_network(replace(TINY, tamw=False)).emphasis(*reference_inputs(1, TINY_PATCH, SEED)) == {}
+
+    none: list[Gains] = []
+    random_network(replace(TINY, tamw=False)).finest(*reference_inputs(1, TINY_PATCH, SEED), none)
+    assert none == []
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.inference.predictor import Predictor
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import DECODER_LEVELS, H2ASeg
+from algorithm.network.weighting import Gains
 from algorithm.weights import save_checkpoint
 from evaluation.figures.emphasis import Emphasis, add_arguments, draw, main, measure_case, pet_share, to_rows
 from test.support.uptake import smooth_uptake
@@ -82,12 +83,13 @@ def test_only_windows_with_tumour_count(network, study):
     assert measured.windows == 1
     suv = sitk.GetArrayFromImage(sitk.ReadImage(str(study / "SUV.nii.gz"))).transpose(2, 1, 0)
     pet = torch.from_numpy(np.ascontiguousarray(suv[16:]))[None, None]
+    gains: list[Gains] = []
     with torch.inference_mode():
-        gains = network.emphasis((100 * pet - 200).clip(0, 10) / 10, pet / 10)
+        network.finest((100 * pet - 200).clip(0, 10) / 10, pet / 10, gains)
     assert list(measured.pet_share) == [
         (level, kind) for level in DECODER_LEVELS for kind in ("foreground", "background")
     ]
-    for level, (foreground, background) in gains.items():
+    for level, (foreground, background) in zip(DECODER_LEVELS, gains, strict=True):
         channels = ARCHITECTURE.channels[level - 1]
         assert measured.pet_share[level, "foreground"] == pytest.approx(
             pet_share(foreground, channels)[0], abs=1e-5
