@@ -21,7 +21,7 @@ from algorithm.inference.execution import Execution
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.tuner import Tuned, Tuner
 from algorithm.job import Segmenter
-from algorithm.preprocessing import normalise
+from algorithm.preprocessing import body_mask, normalise
 
 _SEED = 0
 _TISSUES = (
@@ -92,7 +92,7 @@ def trial_input(description: Description) -> NetworkInput:
     """
     x, y, z = description.patch
     hu, suv = _trunk((x, y, z + z // 2))
-    body = hu > _NOISE_HU + AIR_HU / 2
+    body = body_mask(suv.transpose(2, 1, 0), hu.transpose(2, 1, 0)).transpose(2, 1, 0)
     ct, pet = normalise(hu, description.ct, body), normalise(suv, description.pet, body)
     return NetworkInput(torch.from_numpy(ct), torch.from_numpy(pet), description.patch, overlap=0.5)
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from algorithm.description import Normalisation
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.inference.tuning import Tuning
+from algorithm.preprocessing import body_mask
 from algorithm.tuning import allowed_dtypes, trial_input
 from algorithm.tuning_file import TuningFile, read_tuning, write_tuning
 from test.support.checkpoints import TINY_PATCH, describe
@@ -56,6 +58,19 @@ def test_two_windows_are_tried_that_hold_something() -> None:
     assert all(float(window.max()) > float(window.mean()) + 4 * float(window.std()) for window in windows), (
         "lesions"
     )
+
+
+def test_they_are_normalised_by_the_body_that_the_product_finds() -> None:
+    measured = trial_input(describe(pet=Normalisation("z-score-body"))).pet.numpy()
+    suv = trial_input(describe(pet=Normalisation("clip-scale", 0.0, 20.0))).pet.numpy() * 20
+    hu = trial_input(describe()).ct.numpy() * 2000 - 1000
+
+    body = body_mask(suv.transpose(2, 1, 0), hu.transpose(2, 1, 0)).transpose(2, 1, 0)
+
+    lungs = (hu > -900) & (hu < -600)
+    assert body[lungs].mean() > 0.99
+    assert float(measured[body].mean()) == pytest.approx(0, abs=1e-4)
+    assert float(measured[body].std()) == pytest.approx(1, abs=1e-4)
 
 
 class TestFile:
