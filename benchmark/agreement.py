@@ -13,8 +13,8 @@ from algorithm.inference.memory import reuse_freed_memory
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
-from benchmark.masks import dice_of
 from benchmark.process import Answer, Measure
+from evaluation.scoring.metrics import dice_of
 
 
 def agreement(

@@ -19,8 +19,8 @@ from algorithm.inference.passes import NetworkInput
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.weights import load_checkpoint
-from benchmark.masks import dice_of
 from benchmark.process import MIB, Answer, Measure
+from evaluation.scoring.metrics import dice_of
 
 _ROUNDS = 3  # batches that are timed in a row, since a GPU is told of two more than are done
 _LEAST_WINDOWS = 12  # in a row: fewer are over too soon to be timed

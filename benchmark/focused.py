@@ -13,8 +13,8 @@ from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Result, Segmenter
 from algorithm.postprocessing import lesions
 from algorithm.weights import load_checkpoint
-from benchmark.masks import dice_of
 from benchmark.process import Answer, Measure
+from evaluation.scoring.metrics import dice_of
 
 
 def focused(weights: str, ct: str, pet: str, device: str, precision: str, flips: int) -> Measure:

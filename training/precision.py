@@ -29,6 +29,7 @@ from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.segmentation import EnsembleCase, mask_of, segment_prepared
 from algorithm.weights import build_network, describe_again, load_checkpoint
+from evaluation.scoring.metrics import dice_of
 from training.options import PrecisionOptions, parsed_as
 from training.studies import prepare_study, read_studies
 
@@ -133,7 +134,7 @@ def prove_precision(
             with context():
                 got = _finite_mask(predictor, case, pet, description)
             if wanted.any() or got is None or got.any():  # that both find nothing proves nothing
-                agreed[name].append(0.0 if got is None else _dice(wanted, got))
+                agreed[name].append(0.0 if got is None else dice_of(wanted, got))
     if not any(agreed.values()):
         return PrecisionProof()
     summary = {
@@ -160,10 +161,6 @@ def _finite_mask(
         return _mask(predictor, case, pet, how)
     except InvalidImageError:
         return None
-
-
-def _dice(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return 2 * int((one & other).sum()) / (int(one.sum()) + int(other.sum()))
 
 
 def tell(proof: PrecisionProof) -> str:

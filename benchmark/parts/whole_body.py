@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import process
-from benchmark.masks import dice_of
 from benchmark.parts.rows import Row, body_text, command, patches_of
 from benchmark.process import Answer
 from benchmark.results import NOT_THERE, Section, gib, short, table
 from benchmark.session import Session
+from evaluation.scoring.metrics import dice_of
 
 
 def body(session: Session) -> Section:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from algorithm.errors import InstallationError, MissingInputError, UsageError, UserError
 from algorithm.files import sha256_of
@@ -34,6 +33,7 @@ from evaluation.handover.bundle import (
 )
 from evaluation.handover.manifest import read_manifest
 from evaluation.handover.recomputed import changed_metrics, changed_reports, misplaced_files
+from evaluation.scoring.metrics import dice_of
 
 VERIFIED, DIFFERS = 0, 1
 DICE_TOLERANCE = 0.995
@@ -161,7 +161,7 @@ def _repeat(
     if not same_geometry(mask, pet):
         return _Repeated(case.name, grids=f"{geometry_text(mask)}, its PET {other_geometry_text(pet, mask)}")
     given = sitk.GetArrayViewFromImage(mask) > 0
-    return _Repeated(case.name, given.size, int(np.count_nonzero(given != repeated)), dice(given, repeated))
+    return _Repeated(case.name, given.size, int(np.count_nonzero(given != repeated)), dice_of(given, repeated))
 
 
 def _settings_here(made: BundleSettings, device: str | None) -> BundleSettings:
@@ -170,12 +170,6 @@ def _settings_here(made: BundleSettings, device: str | None) -> BundleSettings:
         return made
     kind, precision = resolve(device, "auto")
     return dataclasses.replace(made, device=kind, precision=precision)
-
-
-def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Return the Dice coefficient of two masks; 1 if both are empty."""
-    total = np.count_nonzero(first) + np.count_nonzero(second)
-    return 2 * float(np.count_nonzero(first & second)) / total if total else 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -280,6 +280,12 @@ def _surface(mask: Mask, spacing: tuple[float, ...]) -> NDArray[np.float64]:
     return places_zyx
 
 
+def dice_of(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
+    """Return the Dice coefficient of two masks of one shape, bool or 0 and 1; 1 if both are empty."""
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2 * np.count_nonzero(np.logical_and(first, second)) / total if total else 1.0
+
+
 def _dice(overlaps: Overlaps, rules: Rules) -> float:
     true, predicted = int(overlaps.truth.sum()), int(overlaps.prediction.sum())
     if not true:

@@ -20,7 +20,6 @@ from benchmark import (
     process,
 )
 from benchmark.__main__ import main
-from benchmark.masks import dice_of
 from benchmark.options import add_arguments
 from benchmark.parts import PARTS, server
 from benchmark.parts.rows import command, own_precision
@@ -147,13 +146,6 @@ def test_masks_of_a_reduced_precision_are_compared_with_those_of_float32(quick, 
     assert 0.5 < float(cases["mean"]) <= 1
     assert re.fullmatch(r"[01]\.\d{4} \(first\)", cases["least"])
     assert f"--cases {tmp_path / 'cases'}" in cases["command"]
-
-
-def test_the_dice_of_two_masks():
-    masks = [np.array(each, np.uint8) for each in ([1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0])]
-    assert dice_of(masks[0], masks[1]) == 2 / 5
-    assert dice_of(masks[0], masks[2]) == 0
-    assert dice_of(masks[2], masks[2]) == 1
 
 
 def test_less_time_than_the_body_needs_still_gives_a_mask(quick, tiny, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from evaluation.scoring.editions import RULES
-from evaluation.scoring.metrics import METRICS, count_overlaps, crop_to_union, measure
+from evaluation.scoring.metrics import METRICS, count_overlaps, crop_to_union, dice_of, measure
 from test.support import plain_metrics
 
 SHAPE = (5, 6, 7)
@@ -179,3 +179,16 @@ def test_swapping_the_masks_swaps_the_errors(truth, prediction):
 def test_masks_must_fit_each_other(shapes):
     with pytest.raises(ValueError, match="3-D and of one shape"):
         measure(*(np.zeros(shape, np.uint8) for shape in shapes), SPACINGS[0], RULES["III"])
+
+
+def test_the_dice_of_two_masks():
+    masks = [np.array(each, np.uint8) for each in ([1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0])]
+    assert dice_of(masks[0], masks[1]) == 2 / 5
+    assert dice_of(masks[0], masks[2]) == 0
+    assert dice_of(masks[2], masks[2]) == 1
+
+
+def test_dice_of_empty_masks_is_one():
+    empty = np.zeros((2, 2, 2), bool)
+    assert dice_of(empty, empty) == 1
+    assert dice_of(empty, ~empty) == 0
