@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-from algorithm.postprocessing import Lesion, lesions
+from algorithm.postprocessing import Lesion, lesions, voxel_volume_ml
 
 PEAK_RADIUS_MM = 10.0 * (3 / (4 * np.pi)) ** (1 / 3)
 """Radius of a sphere of 1 ml: 6.2035 mm."""
@@ -247,7 +247,7 @@ def _measured(
     peaks = suv_peaks(places, number, suv, pet.GetSpacing())
     centres_xyz = np.stack([np.bincount(number, weights=axis) / voxels for axis in reversed(places)], axis=1)
     diameters = _longest_diameters(places, number, pet.GetSpacing())
-    volumes = voxels * (float(np.prod(pet.GetSpacing())) / 1000)
+    volumes = voxels * voxel_volume_ml(pet.GetSpacing())
     hottest = [
         int(start + np.argmax(part)) for start, part in zip(starts, np.split(values, starts[1:]), strict=True)
     ]

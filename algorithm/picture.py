@@ -18,6 +18,7 @@ from algorithm.errors import OutputError
 from algorithm.lesions import in_words
 from algorithm.lettering import draw_line, draw_text, text_width
 from algorithm.outputs import PICTURE, mark_png, written_as
+from algorithm.postprocessing import voxel_volume_ml
 
 BLACK_SUV = 10.0
 """SUV that is drawn black; 0 is white."""
@@ -150,7 +151,7 @@ def draw(pet: sitk.Image, mask: NDArray[np.uint8]) -> Picture:
     pixel_mm = _pixel_mm(pet)
     coronal = _view(pet, tumour, CORONAL, pixel_mm)
     sagittal = _view(pet, tumour, SAGITTAL, pixel_mm)
-    tumour_ml = float(np.count_nonzero(mask)) * math.prod(pet.GetSpacing()) / 1000
+    tumour_ml = int(np.count_nonzero(mask)) * voxel_volume_ml(pet.GetSpacing())
     return _composed((coronal, sagittal), pixel_mm, tumour_ml)
 
 

@@ -80,12 +80,13 @@ def clean_mask(
         labels, count = lesions(kept)
         voxels = np.flatnonzero(kept)
         inside = labels.reshape(-1)[voxels]
-        stay = np.bincount(inside, minlength=count + 1) * _voxel_ml(spacing_mm) >= how.minimum_lesion_ml
+        stay = np.bincount(inside, minlength=count + 1) * voxel_volume_ml(spacing_mm) >= how.minimum_lesion_ml
         highest = np.zeros(count + 1, np.float32)
         np.maximum.at(highest, inside, suv.reshape(-1)[voxels])
         kept.reshape(-1)[voxels] = (stay & (highest >= how.minimum_suv_max))[inside]
     return kept.view(np.uint8)
 
 
-def _voxel_ml(spacing_mm: Sequence[float]) -> float:
+def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
+    """Return the volume in ml of a voxel with these sides in mm, in whatever order."""
     return float(np.prod(spacing_mm)) / 1000

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
 from algorithm.errors import InvalidImageError
+from algorithm.postprocessing import voxel_volume_ml
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -67,7 +68,7 @@ class Grid:
     @property
     def voxel_ml(self) -> float:
         """Volume of one voxel in ml."""
-        return float(np.prod(self.spacing)) / 1000
+        return voxel_volume_ml(self.spacing)
 
     def axes(self, box: tuple[slice, ...] = (slice(None),) * 3) -> tuple[Float, Float, Float]:
         """Coordinates in mm of the voxels of ``box``, shaped to broadcast as z, y, x."""

@@ -35,7 +35,7 @@ from algorithm.cases import Case, Skipped, read_study
 from algorithm.errors import InvalidImageError, MissingInputError, OutputError, ResourceError, UserError
 from algorithm.images import AIR_HU
 from algorithm.jsonfile import read_json
-from algorithm.postprocessing import lesions
+from algorithm.postprocessing import lesions, voxel_volume_ml
 from algorithm.preprocessing import Box, body_mask, bounding_box, resample
 from training.organ_maps import organ_map_of, read_organs
 from training.studies import stamps_of, why_left_out
@@ -307,7 +307,7 @@ def _build_entry(case: Case, spacing: Spacing, entry: Path) -> None:
     body = body_mask(pet, ct, spacing)
     box = _with_margin(bounding_box(body | (seg > 0)), seg.shape, spacing)
     ct, pet, seg, body = ct[box], pet[box], seg[box], body[box]
-    voxel_ml = float(np.prod(spacing)) / 1000.0
+    voxel_ml = voxel_volume_ml(spacing)
     tumour_points, background_points = _crop_centres(seg, pet, body, case.name)
     hu = np.clip(np.rint(ct), AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
     volumes = {

@@ -29,7 +29,7 @@ from algorithm.files import written_whole
 from algorithm.inference.progress import Progress
 from algorithm.job import Segmenter
 from algorithm.outputs import check_free, text_kind
-from algorithm.postprocessing import lesions
+from algorithm.postprocessing import lesions, voxel_volume_ml
 from algorithm.restoration import exceeding
 from algorithm.segmentation import segment_prepared
 from algorithm.weights import Checkpoint, describe_again, load_checkpoint
@@ -156,7 +156,7 @@ def take_apart(
         probability = segment_prepared(predictor, prepared, flips=flips, progress=_SILENT).probability
         probability[~prepared.prepared.matter] = 0
         suv, truth = (sitk.GetArrayFromImage(image) for image in (study.pet, study.seg))
-        voxel_ml = float(np.prod(study.pet.GetSpacing())) / 1000
+        voxel_ml = voxel_volume_ml(study.pet.GetSpacing())
         found.append(
             {
                 each: pieces_of(

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from algorithm.postprocessing import CONNECTIVITY
+from algorithm.postprocessing import CONNECTIVITY, voxel_volume_ml
 
 Volume = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -87,7 +87,7 @@ class Surroundings:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel."""
-        return float(self.spacing_zyx.prod()) / 1000
+        return voxel_volume_ml(self.spacing_zyx.tolist())
 
 
 def look_around(around: Surroundings, asked: Bools) -> Floats:

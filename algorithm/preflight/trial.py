@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from algorithm.errors import UserError
 from algorithm.images import geometry_text, other_geometry_text, read_mask, same_geometry
+from algorithm.postprocessing import voxel_volume_ml
 from algorithm.preflight.case import copy_job
 from algorithm.preflight.engine import Container, Ended, give_back_files, has_gpu
 from algorithm.preflight.findings import DoubtfulError, Finding, NotTriedError, RefusedError, carried_out
@@ -287,7 +288,7 @@ def _mask(outcome: _Outcome) -> str:
             "copy it from the PET (CopyInformation)"
         )
     voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
-    return f"0 and 1, the PET's geometry, {voxels * np.prod(mask.GetSpacing()) / 1000:.1f} ml of tumour"
+    return f"0 and 1, the PET's geometry, {voxels * voxel_volume_ml(mask.GetSpacing()):.1f} ml of tumour"
 
 
 def _only(path: Path) -> Path:

@@ -28,7 +28,7 @@ from algorithm.errors import GeometryError, MissingInputError, UsageError
 from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 from algorithm.outputs import SOFTWARE, written_as
 from algorithm.picture import BLACK_SUV
-from algorithm.postprocessing import lesions
+from algorithm.postprocessing import lesions, voxel_volume_ml
 from evaluation.outputs import ERROR_MAP, make_way
 from evaluation.scoring.pairs import predictions_in
 from evaluation.scoring.truths import read_truth
@@ -75,7 +75,7 @@ class ErrorMap:
 
     def volume_ml(self, code: int) -> float:
         """Return the volume in ml of the voxels with one code."""
-        return float(np.count_nonzero(self.errors == code)) * math.prod(self.spacing) / 1000
+        return int(np.count_nonzero(self.errors == code)) * voxel_volume_ml(self.spacing)
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 
 from algorithm.errors import GeometryError, InvalidImageError, UsageError
 from algorithm.images import read_image, same_geometry
+from algorithm.postprocessing import voxel_volume_ml
 from evaluation.scoring.pairs import Pair, find_pairs
 from evaluation.scoring.ranking import Standing, ranks_of
 
@@ -65,7 +66,7 @@ def aggregated_dice(patients: Iterable[Mapping[str, Overlap]]) -> dict[str, floa
 def overlaps(truth: sitk.Image, prediction: sitk.Image) -> dict[str, Overlap]:
     """Measure one patient; both images hold labels and lie on the same grid."""
     true_labels, predicted_labels = (sitk.GetArrayViewFromImage(image) for image in (truth, prediction))
-    voxel_ml = math.prod(truth.GetSpacing()) / 1000
+    voxel_ml = voxel_volume_ml(truth.GetSpacing())
     result = {}
     for name, label in LABELS.items():
         true, predicted = true_labels == label, predicted_labels == label

@@ -22,7 +22,7 @@ from algorithm.images import (
     read_mask,
     same_geometry,
 )
-from algorithm.postprocessing import lesions
+from algorithm.postprocessing import lesions, voxel_volume_ml
 from evaluation import outputs
 from evaluation.scoring.metrics import LESION_IOU, Mask, count_overlaps
 from evaluation.scoring.pairs import predictions_in
@@ -159,7 +159,7 @@ def inspect_case(case: Case, prediction_path: Path, organs_name: str = "organs.n
     overlaps = count_overlaps(truth, prediction)
     iou = np.zeros(overlaps.truth.size)
     np.maximum.at(iou, overlaps.pair_truth, overlaps.pair_iou)
-    voxel_ml = float(np.prod(spacing)) / 1000
+    voxel_ml = voxel_volume_ml(spacing)
     false = false_positives(truth, prediction)
     organs = _read_organs(case.truth.with_name(organs_name), truth_image, case.truth)
     hot = None if organs is None else np.isin(organs, [key for key, name in ORGANS.items() if name in HOT_ORGANS])
@@ -198,7 +198,7 @@ def volume_by_organ(false: Mask, organs: NDArray[np.integer], spacing: Sequence[
     dict of str to float
         By organ, and :data:`ELSEWHERE` for voxels more than :data:`REACH_MM` from any.
     """
-    voxel_ml = float(np.prod(spacing)) / 1000
+    voxel_ml = voxel_volume_ml(spacing)
     labels = organs[false]
     outside = labels == 0
     if outside.any() and organs.any():

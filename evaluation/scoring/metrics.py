@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from algorithm.postprocessing import lesions
+from algorithm.postprocessing import lesions, voxel_volume_ml
 from algorithm.preprocessing import bounding_box
 from evaluation.scoring.editions import Rules
 
@@ -171,7 +171,7 @@ def measure(
     if surfaces:
         to_prediction, to_truth = surface_distances(true_mask, predicted_mask, spacing)
 
-    voxel_ml = spacing[0] * spacing[1] * spacing[2] / 1000
+    voxel_ml = voxel_volume_ml(spacing)
     found, matching = overlaps.matches(LESION_IOU)
     true_lesions, predicted_lesions = overlaps.truth.size, overlaps.prediction.size
     false_lesions = predicted_lesions - matching.size

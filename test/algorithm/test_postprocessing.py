@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from algorithm.description import Postprocessing
 from algorithm.lesions import measure_burden
-from algorithm.postprocessing import clean_mask, lesions
+from algorithm.postprocessing import clean_mask, lesions, voxel_volume_ml
 
 SPACING = (2.0, 3.0, 4.0)
 VOXEL_ML = 0.024
@@ -19,6 +19,10 @@ def random_case(seed: int, density: float) -> tuple[NDArray[np.uint8], NDArray[n
     rng = np.random.default_rng(seed)
     mask = (rng.random((6, 7, 8)) < density).astype(np.uint8)
     return mask, rng.gamma(2, 2, mask.shape).astype(np.float32)
+
+
+def test_a_voxel_is_measured_by_its_sides() -> None:
+    assert voxel_volume_ml(SPACING) == voxel_volume_ml(SPACING[::-1]) == VOXEL_ML
 
 
 @pytest.mark.parametrize(
