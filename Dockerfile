@@ -24,12 +24,14 @@ RUN PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
     python -m pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock \
     && PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install --no-cache-dir --no-index --no-deps "$(grep '^torch==' requirements.txt)"
 
-# Owned by the user: a clone made under a strict umask has files that only their owner can read.
-COPY --chown=h2aseg:h2aseg weights weights
-COPY --chown=h2aseg:h2aseg algorithm algorithm
+# Root's, so that a job can change neither.
+COPY weights weights
+COPY algorithm algorithm
 
-# The image runs read-only, so bytecode that is not written now would be compiled anew for every case.
-RUN python -m compileall -q algorithm
+# Readable for all, which a clone made under a strict umask is not; what is so already is left, or it would be stored
+# twice. The image runs read-only, so bytecode that is not written now would be compiled anew for every case.
+RUN find weights algorithm \( ! -perm -444 -o -perm /022 -o -type d ! -perm -111 \) -exec chmod a+rX,go-w {} + \
+    && python -m compileall -q algorithm
 # DONTWRITEBYTECODE: nothing is written outside /output. UNBUFFERED: progress reaches the log as it happens.
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

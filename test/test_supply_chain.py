@@ -80,6 +80,27 @@ def test_both_images_install_their_lock() -> None:
         assert f"pytorch/pytorch:{dict(pins(ROOT / 'requirements.txt'))['torch']}-" in text
 
 
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.eval"])
+def test_code_and_weights_can_be_read_by_all_and_changed_by_root_alone(dockerfile: str, tmp_path: Path) -> None:
+    text = (ROOT / dockerfile).read_text()
+    copied = re.findall(r"^COPY (\w+) \w+$", text, re.MULTILINE)
+    for of_file, of_folder in ((0o600, 0o700), (0o644, 0o755), (0o666, 0o777), (0o640, 0o744)):
+        for name in copied:
+            folder = tmp_path / name / f"{of_folder:o}"
+            folder.mkdir(parents=True)
+            (folder / "file").touch()
+            (folder / "file").chmod(of_file)
+            folder.chmod(of_folder)
+
+    (command,) = re.findall(r"^RUN (find [a-z].*) \\$", text, re.MULTILINE)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+
+    assert "--chown" not in text
+    assert len(copied) == 2
+    modes = {(each.is_dir(), each.stat().st_mode & 0o777) for each in tmp_path.rglob("*")}
+    assert modes == {(True, 0o755), (False, 0o644)}
+
+
 def licences_of(package: Distribution) -> set[str]:
     def entries(key: str) -> list[str]:
         return [each.partition("\n")[0] for each in package.metadata.get_all(key) or []]
