@@ -255,7 +255,6 @@ class Segmenter:
                 progress.say("the network saw this case in an earlier call; its probability is used again")
                 return seen
         prepared, prediction = self._predict_in_time(pair, settings, started, watch, progress)
-        prediction.probability[~prepared.matter] = 0
         seen = Seen(prediction, geometry_of(prepared.grid))
         if key is not None and cache is not None:
             with watch.stage("cache"):

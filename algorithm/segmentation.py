@@ -111,7 +111,10 @@ def segment_prepared(
     observer: WindowObserver | None = None,
     window_s: Sequence[float] = (),
 ) -> Prediction:
-    """Return the tumour probability of a prepared case, on its whole grid; 0 where no window came.
+    """Return the tumour probability of a prepared case, on its whole grid; 0 where no window came, and in air.
+
+    What lies in air, more than 16 mm from any tissue or uptake, is never called tumour: the network was trained on
+    crops of bodies, and windows of air alone may show it anything.
 
     Parameters
     ----------
@@ -140,22 +143,21 @@ def segment_prepared(
         window_s=window_s,
     )
     whole = paste_box(prediction.probability, case.box, case.prepared.ct.shape)
+    whole[~case.prepared.matter] = 0
     return dataclasses.replace(prediction, probability=whole)
 
 
-def mask_of(
-    probability: NDArray[np.float32], case: Prepared, pet: sitk.Image, description: Description
+def mask_on(
+    probability: NDArray[np.float32], grid: sitk.Image, pet: sitk.Image, description: Description
 ) -> NDArray[np.uint8]:
-    """Return the mask on the PET's grid: above the threshold, not in air, and cleaned.
-
-    What lies in air, more than 16 mm from any tissue or uptake, is never called tumour: the network was trained on
-    crops of bodies, and windows of air alone may show it anything.
+    """Return the mask on the PET's grid: above the threshold, and cleaned.
 
     Parameters
     ----------
     probability : float32 array, x, y, z
-        Of tumour, on the case's grid; it is set to 0 in air.
-    case : Prepared
+        Of tumour, as :func:`segment_prepared` returns it.
+    grid : SimpleITK.Image
+        The probability's.
     pet : SimpleITK.Image
     description : Description
         Of the checkpoint: threshold and postprocessing.
@@ -164,14 +166,6 @@ def mask_of(
     -------
     uint8 array, z, y, x
     """
-    probability[~case.matter] = 0
-    return mask_on(probability, case.grid, pet, description)
-
-
-def mask_on(
-    probability: NDArray[np.float32], grid: sitk.Image, pet: sitk.Image, description: Description
-) -> NDArray[np.uint8]:
-    """Return the mask on the PET's grid of a probability (x, y, z) on another, which is 0 in air already."""
     mask = exceeding(probability, grid, pet, description.threshold).view(np.uint8)
     return clean_mask(mask, sitk.GetArrayViewFromImage(pet), pet.GetSpacing(), description.postprocessing)
 

@@ -17,7 +17,7 @@ from algorithm.inference.augmentation import Flip, flip_order
 from algorithm.inference.windows import cut_box, fit_box, paste_box
 from algorithm.network.h2aseg import tumour_probability
 from algorithm.preprocessing import prepare
-from algorithm.segmentation import mask_of
+from algorithm.segmentation import mask_on
 from algorithm.weights import load_checkpoint
 from benchmark.forward import Network, plain
 from benchmark.machine import synchronise
@@ -61,7 +61,8 @@ def monai(
         probability = _average(images, windows, how.patch, how.overlap, flips)
         predicted = time.perf_counter()
         whole = paste_box(probability, part, case.ct.shape)
-        mask = mask_of(whole, case, pair.pet, how)
+        whole[~case.matter] = 0
+        mask = mask_on(whole, case.grid, pair.pet, how)
         ended = time.perf_counter()
         np.save(save, mask)
         return {

@@ -154,7 +154,6 @@ def take_apart(
     for case, study in studies:
         prepared = prepare_study(case, study, how)
         probability = segment_prepared(predictor, prepared, flips=flips, progress=_SILENT).probability
-        probability[~prepared.prepared.matter] = 0
         suv, truth = (sitk.GetArrayFromImage(image) for image in (study.pet, study.seg))
         voxel_ml = voxel_volume_ml(study.pet.GetSpacing())
         found.append(

@@ -27,7 +27,7 @@ from algorithm.inference.device import choose_device
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
-from algorithm.segmentation import EnsembleCase, mask_of, segment_prepared
+from algorithm.segmentation import EnsembleCase, mask_on, segment_prepared
 from algorithm.weights import build_network, describe_again, load_checkpoint
 from evaluation.scoring.metrics import dice_of
 from training.options import PrecisionOptions, parsed_as
@@ -150,7 +150,7 @@ def _mask(predictor: Predictor, case: EnsembleCase, pet: sitk.Image, how: Descri
     prediction = segment_prepared(predictor, case, flips=1, progress=_SILENT)
     if prediction.execution.dtype != predictor.execution.dtype:  # float32 took over
         raise InvalidImageError(f"the network gave values that are not finite in {predictor.execution.dtype}")
-    return mask_of(prediction.probability, case.prepared, pet, how)
+    return mask_on(prediction.probability, case.prepared.grid, pet, how)
 
 
 def _finite_mask(

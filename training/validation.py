@@ -20,7 +20,7 @@ from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.preprocessing import prepare_on_grid
-from algorithm.segmentation import EnsembleCase, mask_of, prepare_case, segment_prepared
+from algorithm.segmentation import EnsembleCase, mask_on, prepare_case, segment_prepared
 from evaluation.scoring.editions import RULES
 from evaluation.scoring.metrics import Scores, measure
 from training.cache import CachedCase
@@ -104,7 +104,7 @@ def segment_cached(predictor: Predictor, case: CachedCase, description: Descript
     """Return the mask, uint8 z, y, x on the network's grid, as the product makes it, without flips."""
     prepared, pet = prepare_cached(case, description)
     probability = segment_prepared(predictor, prepared, flips=1, progress=_SILENT).probability
-    return mask_of(probability, prepared.prepared, pet, description)
+    return mask_on(probability, prepared.prepared.grid, pet, description)
 
 
 def _score(predictor: Predictor, case: CachedCase, description: Description) -> Scores:

@@ -15,7 +15,7 @@ from algorithm.images import read_mask, read_pet_ct, write_mask
 from algorithm.inference.predictor import Predictor
 from algorithm.inference.progress import Progress
 from algorithm.preprocessing import prepare
-from algorithm.segmentation import mask_of, prepare_case, segment_prepared
+from algorithm.segmentation import mask_on, prepare_case, segment_prepared
 from test.support.random_grids import (
     BODY_RADII,
     Grid,
@@ -99,7 +99,7 @@ def test_a_sphere_lands_within_half_a_voxel(
     prepared = prepare_case([description], lambda how: prepare(pair, how))
     probability = segment_prepared(predictor, prepared, flips=1, progress=SILENT).probability
     mask_path = tmp_path / "mask.mha"
-    write_mask(mask_of(probability, prepared.prepared, pair.pet, description), pair.pet, mask_path)
+    write_mask(mask_on(probability, prepared.prepared.grid, pair.pet, description), pair.pet, mask_path)
 
     mask = read_mask(mask_path)
     assert mask.GetSize() == pet_grid.size

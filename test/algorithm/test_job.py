@@ -25,6 +25,7 @@ from algorithm.inference.windows import fit_box
 from algorithm.job import Segmenter
 from algorithm.network.h2aseg import H2ASeg, tumour_probability
 from algorithm.preprocessing import Prepared, prepare, restore
+from algorithm.segmentation import prepare_case, segment_prepared
 from algorithm.weights import Checkpoint, build_network, load_checkpoint
 from test.support.checkpoints import TINY_PATCH, write_checkpoint
 from test.support.jobs import CT, PET, QUICK, run, segment
@@ -127,6 +128,16 @@ def test_air_is_never_tumour(tmp_path: Path) -> None:
     expected = np.concatenate(list(restore(called, case.grid, result.pair.pet))) > 0
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(result.mask, expected)
+
+
+def test_whoever_segments_gets_0_in_air(checkpoint: Checkpoint) -> None:
+    pair = read_pet_ct(CT, PET)
+    case = prepare_case([checkpoint.description], lambda how: prepare(pair, how), whole_volume=True)
+
+    probability = segment_prepared(Segmenter([checkpoint], "cpu").predictor, case, flips=1).probability
+
+    assert 0 < case.prepared.matter.mean() < 1
+    np.testing.assert_array_equal(probability > 0, case.prepared.matter)
 
 
 def test_the_same_mask_every_time(checkpoint: Checkpoint) -> None:
