@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 STRIDE = 16
@@ -52,18 +53,29 @@ class Architecture:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 
+    @property
+    def patch_unit(self) -> tuple[int, int, int]:
+        """What the sides of a patch (x, y, z) must be multiples of.
+
+        Level 3 lies at a quarter of the input. The attention's windows divide it, and so do the cubes of their
+        shortest side that it merges into tokens; what divides level 3 divides level 2 as well.
+        """
+        if not self.mcsa:
+            return STRIDE, STRIDE, STRIDE
+        x, y, z = (math.lcm(STRIDE, 4 * side, 4 * min(self.window)) for side in self.window)
+        return x, y, z
+
     def check_patch(self, patch: tuple[int, ...]) -> None:
         """Raise ValueError, naming the side, unless the network can take patches of this size (x, y, z)."""
         if len(patch) != 3:
             raise ValueError(f"patch must have three sides (x, y, z), got {patch}")
         if tuple(patch) == (STRIDE, STRIDE, STRIDE):
             raise ValueError(f"a patch must be larger than {STRIDE} along one side at least, got {patch}")
-        for axis, side, window in zip("xyz", patch, self.window, strict=True):
+        for axis, side, unit, window in zip("xyz", patch, self.patch_unit, self.window, strict=True):
             if side < STRIDE or side % STRIDE:
                 raise ValueError(f"side {axis} of the patch must be a multiple of {STRIDE}, got {side}")
-            # Level 3 lies at a quarter of the input; a window that divides level 3 divides level 2 as well.
-            if self.mcsa and (side // 4) % window:
+            if side % unit:
                 raise ValueError(
-                    f"side {axis} of the patch must be a multiple of {4 * window} so that the attention window "
-                    f"{window} divides levels 2 and 3, got {side}"
+                    f"side {axis} of the patch must be a multiple of {unit} so that the attention window {window} "
+                    f"and its shortest side {min(self.window)} divide levels 2 and 3, got {side}"
                 )

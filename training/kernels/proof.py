@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import math
 import os
 import time
 from contextlib import AbstractContextManager
@@ -225,12 +224,11 @@ def _gradients(
 
 def smallest_crop(architecture: Architecture) -> tuple[int, int, int]:
     """Return a small patch that the network takes, with a few voxels at its deepest level."""
-    unit = [math.lcm(STRIDE, 4 * window) if architecture.mcsa else STRIDE for window in architecture.window]
-    for factor in itertools.count(1):
-        x, y, z = factor * unit[0], unit[1], unit[2]
+    unit, y, z = architecture.patch_unit
+    for x in itertools.count(unit, unit):
         if x * y * z >= _DEEPEST_VOXELS * STRIDE**3:
             return x, y, z
-    raise AssertionError("factors never end")
+    raise AssertionError("numbers never end")
 
 
 def describe_processor() -> str:

@@ -227,6 +227,9 @@ def test_gains_are_what_the_gates_chose() -> None:
         (PUBLISHED, (32, 32, 0), "side z of the patch must be a multiple of 16, got 0"),
         (PUBLISHED, (32, 48, 16), "side y of the patch must be a multiple of 32 so that the attention window 8"),
         (replace(PUBLISHED, window=(8, 8, 8)), (64, 64, 48), "side z of the patch must be a multiple of 32"),
+        (replace(PUBLISHED, window=(8, 6, 6)), (32, 48, 48), "side x .* 96 so that .* its shortest side 6 divide"),
+        (replace(PUBLISHED, window=(8, 6, 6)), (96, 48, 32), "side z of the patch must be a multiple of 48"),
+        (replace(PUBLISHED, window=(4, 3, 5)), (48, 48, 80), "side z of the patch must be a multiple of 240"),
         (TINY, (16, 16, 16), "must be larger than 16 along one side"),
         (replace(PUBLISHED, mcsa=False), (16, 16, 16), "must be larger than 16 along one side"),
     ],
@@ -236,6 +239,15 @@ def test_wrong_sides_are_named(architecture: Architecture, patch: tuple[int, int
 
     with pytest.raises(ValueError, match=message):
         network(*reference_inputs(1, patch, SEED))
+
+
+@pytest.mark.parametrize("window", [(8, 8, 4), (8, 6, 6), (3, 4, 2)])
+def test_the_network_takes_the_unit_of_its_patches(window: tuple[int, int, int]) -> None:
+    architecture = replace(TINY, window=window)
+    x, y, z = architecture.patch_unit
+
+    for patch in ((x, y, z), (2 * x, y, z)):
+        assert random_network(architecture).finest(*reference_inputs(1, patch, SEED)).shape == (1, 2, *patch)
 
 
 def test_without_attention_any_multiple_of_16_will_do() -> None:
