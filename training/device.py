@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from algorithm.errors import DeviceError
+from algorithm.inference.device import multiplies_bfloat16
 from algorithm.inference.precision import Precision
 
 
@@ -12,7 +13,8 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     """Return the type that ``torch.autocast`` computes in; None: float32 throughout.
 
     ``auto`` is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU. Inference chooses
-    otherwise (``algorithm.inference.device``): float16 loses small gradients, and it has none.
+    otherwise on a GPU (``algorithm.inference.device``): float16 loses small gradients, and it has none. A CPU that
+    emulates bfloat16 trains in it when told to.
 
     Raises
     ------
@@ -24,7 +26,8 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     else:
         has_bfloat16, fallback = torch.ops.mkldnn._is_mkldnn_bf16_supported(), None
     if precision == "auto":
-        return torch.bfloat16 if has_bfloat16 else fallback
+        native = has_bfloat16 and (device.type == "cuda" or multiplies_bfloat16())
+        return torch.bfloat16 if native else fallback
     if precision == "float16" and device.type == "cpu":
         raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
     if precision == "bfloat16" and not has_bfloat16:

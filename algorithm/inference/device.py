@@ -64,11 +64,15 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         if device.type == "cuda":
             return torch.float16
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     if precision == "float16" and device.type == "cpu":
         raise DeviceError("float16 needs a GPU; use --precision bfloat16, float32 or auto on a CPU")
     return dtype_of(precision)
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 natively: others emulate it, and are no faster than in float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -14,3 +14,22 @@ def test_a_gpu_without_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPa
         autocast_dtype("bfloat16", gpu)
     assert autocast_dtype("auto", gpu) is torch.float16
     assert autocast_dtype("float32", gpu) is None
+
+
+@pytest.mark.parametrize(
+    ("computes", "native", "auto"),
+    [(True, True, torch.bfloat16), (True, False, None), (False, True, None), (False, False, None)],
+)
+def test_a_cpu_that_emulates_bfloat16_trains_in_it_only_when_told_to(
+    computes: bool, native: bool, auto: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: computes)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cpu = torch.device("cpu")
+    assert autocast_dtype("auto", cpu) is auto
+    if computes:
+        assert autocast_dtype("bfloat16", cpu) is torch.bfloat16
+    else:
+        with pytest.raises(DeviceError, match="this CPU does not compute in it; use auto or float32"):
+            autocast_dtype("bfloat16", cpu)
