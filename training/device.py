@@ -1,4 +1,4 @@
-"""In which number format a run trains."""
+"""In which number format and memory layout a run trains."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
         processor = "CPU" if device.type == "cpu" else "GPU"
         raise DeviceError(f"--precision bfloat16: this {processor} does not compute in it; use auto or float32")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def training_layout(device: torch.device) -> torch.memory_format:
+    """Return the memory layout of images and parameters.
+
+    The normalisation's backward pass on a GPU wants another than a CPU's: each layer would convert to and fro.
+    """
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d

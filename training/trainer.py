@@ -25,7 +25,7 @@ from algorithm.network.h2aseg import H2ASeg
 from algorithm.weights import Checkpoint
 from evaluation.scoring.metrics import Scores
 from training.cache import CachedCase
-from training.device import autocast_dtype
+from training.device import autocast_dtype, training_layout
 from training.export import export
 from training.kernels import proven_kernels
 from training.logits import LogitLimit, train_attention_in_low_precision
@@ -126,8 +126,7 @@ class Trainer:
         self.network = H2ASeg(description.architecture).to(device)
         if initial is not None:
             self.network.load_state_dict(initial.state)
-        # The normalisation's backward pass on a GPU wants the other layout: each layer would convert to and fro.
-        self.layout = torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+        self.layout = training_layout(device)
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         self.logits = LogitLimit(self.network, recipe.logit_limit)

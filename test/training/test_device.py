@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from algorithm.errors import DeviceError
-from training.device import autocast_dtype
+from training.device import autocast_dtype, training_layout
 
 
 def test_a_gpu_without_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +33,8 @@ def test_a_cpu_that_emulates_bfloat16_trains_in_it_only_when_told_to(
     else:
         with pytest.raises(DeviceError, match="this CPU does not compute in it; use auto or float32"):
             autocast_dtype("bfloat16", cpu)
+
+
+def test_a_gpu_trains_in_another_layout_than_a_cpu() -> None:
+    assert training_layout(torch.device("cuda:1")) is torch.contiguous_format
+    assert training_layout(torch.device("cpu")) is torch.channels_last_3d

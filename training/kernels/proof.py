@@ -19,6 +19,7 @@ from torch import Tensor
 
 from algorithm.network.architecture import STRIDE, Architecture
 from algorithm.network.h2aseg import H2ASeg
+from training.device import training_layout
 from training.kernels.convolution import Convolution, KernelError, by, without_onednn
 from training.kernels.routing import Kernels
 from training.kernels.trial import spoil_freed_memory
@@ -207,7 +208,7 @@ def _gradients(
     kernels: Kernels, network: H2ASeg, ct: Tensor, pet: Tensor, truth: Tensor, device: torch.device
 ) -> dict[str, Tensor]:
     """Return the loss's gradients by parameter, on the CPU, as a training step makes them."""
-    layout = torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+    layout = training_layout(device)
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     images = (image.to(device, memory_format=layout) for image in (ct, pet))
     spoil_freed_memory(2**power for power in range(16, 21))
