@@ -126,6 +126,7 @@ def segment_prepared(
     flips, focus, progress, window_s
         As :meth:`algorithm.inference.predictor.Predictor.predict` takes them.
     observer : WindowObserver or None
+        Only for networks of one patch.
 
     Raises
     ------
@@ -176,6 +177,11 @@ class _OnGrid:
 
     observer: WindowObserver
     case: EnsembleCase
+
+    def __post_init__(self) -> None:
+        patches = sorted({each.patch for each in self.case.inputs})
+        if len(patches) > 1:  # a window is known by where it starts, whichever network it is for
+            raise ValueError(f"observed networks must share one patch, got {', '.join(map(str, patches))}")
 
     def wants(self, start: Start) -> bool:
         return self.observer.wants(self._window(start))
