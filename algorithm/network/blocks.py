@@ -116,7 +116,19 @@ def upsampled_mean(x: Tensor, factor: int) -> Tensor:
     shares = along_x[:, None, None] * along_y[:, None] * along_z
     if x.is_cuda:  # shares are too small for float16
         return (x * shares).sum((2, 3, 4))
-    return weighted_sums(x, shares.flatten().expand(x.shape[0], 1, -1))[:, 0]
+    rounded = shares.flatten().to(x.dtype)  # most of them alike, so that no sum averages it out
+    return weighted_sums(x, rounded.expand(x.shape[0], 1, -1))[:, 0] / rounded.sum(dtype=shares.dtype)
+
+
+def weighted_means(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the means of ``x weights`` over all voxels; arguments and shapes as for the sums.
+
+    1 / voxels would be rounded alike for all of them; a power of two is not, and keeps a plane's sum in float16's
+    range.
+    """
+    voxels = weights.shape[2]
+    share = 2.0 ** -(voxels // x.shape[2]).bit_length()
+    return weighted_sums(x, weights * share) / (voxels * share)
 
 
 def weighted_sums(x: Tensor, weights: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from algorithm.network.blocks import upsample, upsampled_mean, weighted_sums
+from algorithm.network.blocks import upsample, upsampled_mean, weighted_means
 
 
 class Gains(NamedTuple):
@@ -94,6 +94,5 @@ def _means(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         inside = (x * weight).mean((2, 3, 4), dtype=torch.float32)
         return x.mean((2, 3, 4), dtype=torch.float32), inside
     inside = weight.flatten(2)
-    both = torch.cat([torch.ones_like(inside), inside], dim=1) / inside.shape[2]
-    means = weighted_sums(x, both)  # in one reading of x
+    means = weighted_means(x, torch.cat([torch.ones_like(inside), inside], dim=1))  # in one reading of x
     return means[:, 0], means[:, 1]

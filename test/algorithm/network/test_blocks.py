@@ -10,7 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from algorithm.inference.execution import place
 from algorithm.network.architecture import Architecture
 from algorithm.network.attention import from_windows, to_windows
-from algorithm.network.blocks import Conv, UnbiasedConv, instance_norm, weighted_sums
+from algorithm.network.blocks import (
+    Conv,
+    UnbiasedConv,
+    instance_norm,
+    upsample,
+    upsampled_mean,
+    weighted_means,
+    weighted_sums,
+)
 from test.support.checkpoints import (
     random_network,
 )
@@ -154,3 +162,27 @@ def test_sums_of_bfloat16_are_added_in_float32(layout: torch.memory_format) -> N
     in_one_go = (weights.bfloat16() @ x.flatten(2).transpose(1, 2))[:, 0]
     assert (sums - exact).abs().mean() < 0.5 * (in_one_go - exact).abs().mean()
     torch.testing.assert_close(weighted_sums(x.double(), weights)[:, 0], exact)
+
+
+@pytest.mark.parametrize("size", [(24, 16, 8), (8, 24, 8), (12, 12, 12)])  # 1 / (3 x 2^n) in bfloat16 is 0.2 % off
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_means_of_bfloat16_are_not_all_off_alike(size: tuple[int, int, int], layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(SEED)
+    x = (1 + 0.1 * torch.randn(4, 64, *size, generator=generator)).bfloat16().contiguous(memory_format=layout)
+    exact = x.double().mean((2, 3, 4))
+    enlarged = upsample(x.double(), 2).mean((2, 3, 4))
+
+    both = weighted_means(x, torch.tensor([1.0, 0.5]).repeat(4, 1)[:, :, None].expand(-1, -1, x[0, 0].numel()))
+
+    assert both.dtype == torch.float32
+    assert (both[:, 0] / exact - 1).mean().abs() < 5e-4
+    assert (both[:, 1] / exact - 0.5).mean().abs() < 5e-4
+    assert (upsampled_mean(x, 2) / enlarged - 1).mean().abs() < 5e-4
+
+
+def test_means_of_float16_stay_in_its_range() -> None:
+    x = torch.full((1, 2, 4, 64, 48), 100.0, dtype=torch.float16)  # a plane's sum is 307,200, of at most 65,504
+
+    means = weighted_means(x, torch.ones(1, 1, 4 * 64 * 48))
+
+    torch.testing.assert_close(means, torch.full((1, 1, 2), 100.0))
