@@ -47,7 +47,7 @@ REACH_MM = 10.0
 """A false positive belongs to the nearest organ this near: PET blurs an organ's uptake over its edge."""
 
 CALLED_ML = 1.0
-"""From this volume on, an organ counts as called tumour."""
+"""Above this volume, an organ counts as called tumour."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def organ_table(findings: Sequence[Findings]) -> str:
 
 def _organ_row(name: str, volumes: Sequence[float]) -> str:
     each = summarise(volumes)
-    called = sum(volume >= CALLED_ML for volume in volumes)
+    called = sum(volume > CALLED_ML for volume in volumes)
     return (
         f"| {name} | {each['mean']:.2f} | {each['median']:.2f} | {each['max']:.2f} | {called} of {len(volumes)} |"
     )
