@@ -25,6 +25,9 @@ _MOST_BYTES = 2**20
 _LONGEST_SIDE = 4096  # of a patch, in voxels
 _COARSEST_MM = 100.0
 
+AXES = ("x", "y", "z")
+"""Of a patch and of flips."""
+
 LABELS = {"0": "background", "1": "tumour"}
 """The classes of the network's two channels and of every mask, by the masks' values."""
 
@@ -172,6 +175,9 @@ class Description:
         A voxel is tumour where the averaged probability exceeds this.
     overlap : float
         Share of a window's side that two neighbouring windows have in common, 0 <= overlap < 1.
+    flip_axes : tuple of str
+        Axes along which test-time augmentation may mirror, of x, y and z: those that training mirrored along, as
+        nnU-Net's ``inference_allowed_mirroring_axes``. n axes make 2^n flips.
     postprocessing : Postprocessing
     precision : PrecisionProof
         Which number formats were tried in all levels, and how their masks agreed; nothing by default, and then
@@ -193,6 +199,7 @@ class Description:
     orientation: str | None = "LPS"
     threshold: float = 0.5
     overlap: float = 0.5
+    flip_axes: tuple[str, ...] = AXES
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     precision: PrecisionProof = field(default_factory=PrecisionProof)
     labels: dict[str, str] = field(default_factory=LABELS.copy)
@@ -216,11 +223,18 @@ class Description:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap must be at least 0 and below 1, got {self.overlap}")
+        if self.flip_axes != tuple(axis for axis in AXES if axis in self.flip_axes):
+            raise ValueError(f"flip_axes must be some of x, y, z, in order, each once, got {list(self.flip_axes)}")
 
     @property
     def preparation(self) -> tuple[object, ...]:
         """All that decides how a pair is prepared: checkpoints with the same answer share it."""
         return self.spacing, self.orientation, self.ct, self.pet
+
+    @property
+    def flip_dimensions(self) -> tuple[int, ...]:
+        """``flip_axes`` as dimensions of a volume in x, y, z."""
+        return tuple(map(AXES.index, self.flip_axes))
 
     @property
     def identity(self) -> str:
@@ -245,7 +259,7 @@ def check_ensemble(descriptions: Sequence[Description]) -> None:
     """Raise WeightsError where checkpoints cannot be averaged, as they would not make the same mask of it."""
     first, *others = descriptions
     for other in others:
-        for key in ("spacing", "orientation", "threshold", "postprocessing"):
+        for key in ("spacing", "orientation", "threshold", "flip_axes", "postprocessing"):
             if getattr(other, key) != getattr(first, key):
                 raise WeightsError(
                     f"the checkpoints of an ensemble must have the same {key}, got {getattr(first, key)} in "
@@ -277,7 +291,7 @@ def parse_description(content: dict[str, Any]) -> Description:
     if not isinstance(content, dict):
         raise TypeError(f"expected a JSON object, got {type(content).__name__}")
     _check_kinds("", content, _KINDS)
-    may_be_null = ("sha256", "provenance", "labels")
+    may_be_null = ("sha256", "provenance", "labels", "flip_axes")
     fields = {key: value for key, value in content.items() if value is not None or key not in may_be_null}
     version = fields.pop("format", None)
     if version != FORMAT:
@@ -291,6 +305,8 @@ def parse_description(content: dict[str, Any]) -> Description:
         if key in architecture:
             architecture[key] = tuple(int(value) for value in architecture[key])
     fields["architecture"] = Architecture(**architecture)
+    if "flip_axes" in fields:
+        fields["flip_axes"] = tuple(fields["flip_axes"])
     fields["patch"] = tuple(int(side) for side in fields["patch"])
     spacing = fields["spacing"]
     fields["spacing"] = None if spacing is None else tuple(float(step) for step in spacing)
@@ -315,7 +331,9 @@ def _parse_precision(given: dict[str, Any]) -> PrecisionProof:
 
 
 _NUMBER, _WHOLE, _TRUTH = "a number", "a whole number", "true or false"
-_NUMBERS, _WHOLES, _TEXT, _OBJECT = "a list of numbers", "a list of whole numbers", "a text", "an object"
+_TEXT, _OBJECT = "a text", "an object"
+_NUMBERS, _WHOLES, _TEXTS = "a list of numbers", "a list of whole numbers", "a list of texts"
+_LISTS = {_NUMBERS: _NUMBER, _WHOLES: _WHOLE, _TEXTS: _TEXT}
 _NORMALISATION_KINDS = {"kind": _TEXT, **dict.fromkeys(("low", "high", "mean", "std"), _NUMBER)}
 _AGREEMENT_KINDS = {"cases": _WHOLE, "mean_dice": _NUMBER, "least_dice": _NUMBER}
 _KINDS = {
@@ -326,6 +344,7 @@ _KINDS = {
     "overlap": _NUMBER,
     "patch": _WHOLES,
     "spacing": _NUMBERS,
+    "flip_axes": _TEXTS,
     "architecture": {
         "channels": _WHOLES,
         "window": _WHOLES,
@@ -356,9 +375,8 @@ def _check_kinds(prefix: str, given: dict[str, Any], kinds: dict[str, Any]) -> N
 
 
 def _is_of(kind: str, value: Any) -> bool:
-    if kind in (_NUMBERS, _WHOLES):
-        inner = _NUMBER if kind == _NUMBERS else _WHOLE
-        return isinstance(value, list) and all(_is_of(inner, each) for each in value)
+    if kind in _LISTS:
+        return isinstance(value, list) and all(_is_of(_LISTS[kind], each) for each in value)
     if kind == _TRUTH:
         return isinstance(value, bool)
     if kind == _WHOLE:

@@ -94,9 +94,8 @@ def prepare_case(
                 torch.from_numpy(cut_box(prepared.ct, box, largest, prepared.ct_outside)),
                 torch.from_numpy(cut_box(prepared.pet, box, largest, prepared.pet_outside)),
             )
-        inputs.append(
-            NetworkInput(*volumes[each.preparation], each.patch, each.overlap if overlap is None else overlap)
-        )
+        steps = each.overlap if overlap is None else overlap
+        inputs.append(NetworkInput(*volumes[each.preparation], each.patch, steps, each.flip_dimensions))
     return EnsembleCase(tuple(inputs), box, first)
 
 

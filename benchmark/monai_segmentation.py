@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def monai(
         images = np.stack([cut_box(volume, part, how.patch, outside) for volume, outside in modalities])
         prepared = time.perf_counter()
         windows = _Windows(plain(checkpoint, getattr(torch, precision), device), device, only)
-        probability = _average(images, windows, how.patch, how.overlap, flips)
+        mirrored = flip_order(flips, how.flip_dimensions)
+        probability = _average(images, windows, how.patch, how.overlap, mirrored)
         predicted = time.perf_counter()
         whole = paste_box(probability, part, case.ct.shape)
         whole[~case.matter] = 0
@@ -68,9 +70,9 @@ def monai(
         return {
             "seconds": ended - began + windows.skipped_s,
             "predict_s": predicted - prepared + windows.skipped_s,
-            "windows": windows.seen // flips,
+            "windows": windows.seen // len(mirrored),
             "computed": windows.computed,
-            "passes": flips,
+            "passes": len(mirrored),
             "host_mib": peak_host_mib(),
             "above_inputs_mib": peak_host_mib() - 2 * 4 * mask.size / MIB,
             "device_mib": torch.cuda.max_memory_allocated() / MIB if device == "cuda" else None,
@@ -115,13 +117,13 @@ class _Windows:
 
 @torch.inference_mode()
 def _average(
-    images: NDArray[np.float32], windows: _Windows, patch: tuple[int, ...], overlap: float, flips: int
+    images: NDArray[np.float32], windows: _Windows, patch: tuple[int, ...], overlap: float, flips: Sequence[Flip]
 ) -> NDArray[np.float32]:
     """Return the tumour probability (x, y, z) of CT and PET (2, x, y, z), averaged over the flips."""
     inputs = torch.from_numpy(images)[None].to(windows.device)
     total = torch.zeros_like(inputs[0, 0])
-    for windows.flip in flip_order(flips):
+    for windows.flip in flips:
         total += sliding_window_inference(
             inputs, patch, _BATCH[windows.device], windows, overlap, mode="gaussian", sigma_scale=0.125
         )[0, 0]
-    return (total / flips).cpu().numpy()
+    return (total / len(flips)).cpu().numpy()

@@ -21,6 +21,7 @@ from monai.transforms import (
 )
 from torch import Tensor
 
+from algorithm.description import AXES
 from training.recipe import Augmentation
 
 IMAGES = ("ct", "pet")
@@ -48,7 +49,7 @@ def build_augmentation(how: Augmentation, patch: tuple[int, int, int], *, turnin
                 padding_mode="border",
             )
         )
-    steps += [RandFlipd(ALL, prob=how.flip, spatial_axis=axis) for axis in range(3) if how.flip > 0]
+    steps += [RandFlipd(ALL, prob=how.flip, spatial_axis=AXES.index(axis)) for axis in how.mirrored]
     for modality in IMAGES:
         if high > low:
             steps.append(RandAdjustContrastd(modality, prob=how.probability, gamma=(low, high)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithm.cases import DataSet, Skipped, find_cases
-from algorithm.description import Description, Normalisation
+from algorithm.description import AXES, Description, Normalisation
 from algorithm.errors import MissingInputError, UsageError
 from algorithm.jsonfile import read_json
 from algorithm.network.architecture import Architecture
@@ -200,6 +200,7 @@ def describe(
     ct: Normalisation | None = None,
     pet: Normalisation | None = None,
     overlap: float = 0.5,
+    flip_axes: tuple[str, ...] = AXES,
     provenance: dict[str, Any] | None = None,
 ) -> Description:
     """Return the description of a checkpoint to be trained on these cases.
@@ -229,6 +230,7 @@ def describe(
             ct=ct,
             pet=pet,
             overlap=overlap,
+            flip_axes=flip_axes,
             provenance={
                 **(provenance or {}),
                 "tumour_statistics": {key: vars(value) for key, value in measured.items()},

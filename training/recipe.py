@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from algorithm.description import AXES
 from algorithm.inference.precision import Precision
 from training.command_line import option
 
@@ -38,7 +39,10 @@ class Augmentation:
     scaling : float
         Largest relative change of size.
     flip : float
-        Probability of mirroring, for each axis.
+        Probability of mirroring, for each axis of ``flip_axes``.
+    flip_axes : tuple of str
+        Axes to mirror along, of x, y and z. A patient lies the same way in every scan (x: right to left), so that
+        x alone leaves the network less to learn; inference flips along the same axes.
     gamma : float
         Largest exponent of the contrast change; its inverse is the smallest. At least 1; 1 switches it off.
     brightness : float
@@ -59,6 +63,9 @@ class Augmentation:
     rotation_deg: float = option(30.0, "Rotate about z by up to this angle.", "--rotation", metavar="DEG")
     scaling: float = option(0.2, "Change the size by up to this share.", metavar="SHARE")
     flip: float = option(0.5, "Mirror with this probability, for each axis.", metavar="P")
+    flip_axes: tuple[str, ...] = option(
+        AXES, "Axes to mirror along; inference flips along the same.", choices=AXES, metavar="AXIS"
+    )
     gamma: float = option(1.5, "Change the contrast by an exponent of up to this; 1 leaves it.", metavar="G")
     brightness: float = option(0.1, "Scale normalised intensities by up to this share.", metavar="SHARE")
     noise: float = option(0.1, "Add noise of up to this SD to normalised intensities.", metavar="SD")
@@ -81,6 +88,11 @@ class Augmentation:
             raise ValueError(f"scaling must be at least 0 and below 1, got {self.scaling}")
         if not 1 <= self.gamma < math.inf:
             raise ValueError(f"gamma must be at least 1, got {self.gamma}")
+
+    @property
+    def mirrored(self) -> tuple[str, ...]:
+        """The axes along which crops are mirrored, in the order x, y, z."""
+        return tuple(axis for axis in AXES if axis in self.flip_axes) if self.flip > 0 else ()
 
     @property
     def turns(self) -> bool:

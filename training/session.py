@@ -166,6 +166,7 @@ class Session:
             ct=ct,
             pet=pet,
             overlap=network.overlap,
+            flip_axes=self.options.recipe.augmentation.mirrored,
             provenance={"data": data, "settings": dataclasses.asdict(self.options.recipe)},
         )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from algorithm.errors import InvalidImageError
-from algorithm.inference.augmentation import Flip, flip_order
+from algorithm.inference.augmentation import MOST_FLIPS, Flip, flip_order
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.execution import Execution, is_out_of_memory
 from algorithm.inference.focus import Focus
@@ -86,12 +86,12 @@ class CaseRun:
     ----------
     networks_in : NetworksIn
     inputs : sequence of NetworkInput
-        One per network, on the CPU.
+        One per network, on the CPU, all with the same axes to flip along.
     execution : Execution
         What is tried first.
     budget : Budget
     flips : int or None
-        None: as many of the eight as the budget allows.
+        None: as many of those along the networks' axes as the budget allows.
     focus : Focus or None
         Which windows the flips after the first take; None: all.
     progress : Progress
@@ -120,7 +120,7 @@ class CaseRun:
         self._inputs = inputs
         self._how = execution
         self._budget = budget
-        self._flips = flip_order() if flips is None else flip_order(flips)
+        self._flips = flip_order(MOST_FLIPS if flips is None else flips, inputs[0].flip_axes)
         self._fixed = flips is not None
         self._focus = focus
         self._progress = progress

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from algorithm.inference.augmentation import Flip
+from algorithm.inference.augmentation import EVERY_AXIS, Flip
 from algorithm.inference.budget import Budget, TooSlowError
 from algorithm.inference.execution import Execution
 from algorithm.inference.windows import Start, importance_map
@@ -42,12 +42,15 @@ class NetworkInput:
     patch : three ints
     overlap : float
         Of neighbouring windows, 0 to below 1.
+    flip_axes : tuple of int
+        Along which flips may mirror: 0, 1, 2 for x, y, z.
     """
 
     ct: Tensor
     pet: Tensor
     patch: tuple[int, int, int]
     overlap: float
+    flip_axes: tuple[int, ...] = EVERY_AXIS
 
 
 class Observer(Protocol):

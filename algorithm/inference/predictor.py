@@ -100,7 +100,7 @@ class Predictor:
             The case as each network takes it, all of one size.
         budget : Budget
         flips : int or None
-            Exactly so many of the eight mirrorings; None: as many as the budget allows.
+            Exactly so many of the mirrorings along the networks' axes; None: as many as the budget allows.
         focus : Focus or None
             Let the flips after the first take windows where it matters alone; None: all windows.
         progress : Progress, optional

@@ -200,7 +200,7 @@ class TestPredict:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(case_run, "flip_order", lambda: ((),))  # of the eight that the limit would allow
+        monkeypatch.setattr(case_run, "flip_order", lambda *_: ((),))  # of the eight that the limit would allow
         arguments = ["predict", str(CT), str(PET), str(tmp_path), "--weights", str(checkpoint), *QUICK[:-2]]
         assert main([*arguments, "--time-limit", "1000"]) == 0
 

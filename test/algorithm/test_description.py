@@ -35,6 +35,7 @@ def content(**changes: Any) -> dict[str, Any]:
     overlap=st.floats(0, 0.9),
     pet=st.sampled_from([Normalisation("z-score-volume"), Normalisation("z-score-body", low=0.0, high=30.0)]),
     minimum=st.floats(0, 10),
+    flip_axes=st.sampled_from([("x", "y", "z"), ("x",), ("x", "z"), ()]),
 )
 def test_what_is_written_is_read(
     spacing: tuple[float, float, float] | None,
@@ -43,6 +44,7 @@ def test_what_is_written_is_read(
     overlap: float,
     pet: Normalisation,
     minimum: float,
+    flip_axes: tuple[str, ...],
 ) -> None:
     description = describe(
         spacing=spacing,
@@ -50,6 +52,7 @@ def test_what_is_written_is_read(
         threshold=threshold,
         overlap=overlap,
         pet=pet,
+        flip_axes=flip_axes,
         postprocessing=Postprocessing(minimum_lesion_ml=minimum),
         sha256="ab" * 32,
         provenance={"trained on": "nothing"},
@@ -66,6 +69,7 @@ def test_what_is_written_is_read(
         {"spacing": None},
         {"patch": (32, 32, 32)},
         {"orientation": "RAS"},
+        {"flip_axes": ("x",)},
         {"ct": Normalisation("clip-scale", -900.0, 1000.0)},
         {"postprocessing": Postprocessing(minimum_suv_max=2.5)},
         {"precision": PrecisionProof(40.0, bfloat16=Agreement(9, 0.999, 0.999))},
@@ -106,6 +110,13 @@ def test_provenance_does_not_make_another_identity() -> None:
         ({"pet": {"kind": "histogram"}}, "kind must be one of clip-scale, .*got 'histogram'"),
         ({"pet": {"kind": "z-score-body", "median": 0}}, "pet has unknown keys median"),
         ({"orientation": "LRS"}, "orientation must name three patient axes such as LPS, got 'LRS'"),
+        (
+            {"flip_axes": ["x", "x"]},
+            r"flip_axes must be some of x, y, z, in order, each once, got \['x', 'x'\]",
+        ),
+        ({"flip_axes": ["z", "x"]}, r"got \['z', 'x'\]"),
+        ({"flip_axes": ["w"]}, r"got \['w'\]"),
+        ({"flip_axes": "x"}, "flip_axes must be a list of texts, got 'x'"),
         ({"threshold": 1.0}, "threshold must lie between 0 and 1, got 1.0"),
         ({"overlap": 1.0}, "overlap must be at least 0 and below 1, got 1.0"),
         ({"threshold": "0.5"}, "threshold must be a number, got '0.5'"),

@@ -15,7 +15,7 @@ from test.support.training_runs import (
     assert_identical,
 )
 from test.support.trees import SPACING, write_tree
-from training.augmentation import DropModalityd
+from training.augmentation import DropModalityd, build_augmentation
 from training.cache import build_cache
 from training.recipe import Augmentation
 from training.sampling import NO_UPTAKE_SUV, CropSampler, Source, clear_tumour, cut, prefetch
@@ -55,6 +55,17 @@ def test_a_crop_is_cut_from_the_normalised_volume(cases, description):
         and np.allclose((cut(case.ct(), (x, y, z), PATCH, 0) + 1024.0) / 2024, ct, atol=1e-6)
     ]
     assert len(places) == 1
+
+
+def test_crops_are_mirrored_along_the_axes_asked_for_alone():
+    how = dataclasses.replace(STILL, flip=1.0, flip_axes=("z",))
+    part = torch.arange(24.0).reshape(1, 2, 3, 4)
+    crop = dict.fromkeys(("ct", "pet", "seg", "organs"), part)
+
+    changed = build_augmentation(how, (2, 3, 4), turning=False)(crop)
+
+    assert all(torch.equal(torch.as_tensor(changed[key]), part.flip(3)) for key in crop)
+    assert dataclasses.replace(how, flip=0.0).mirrored == ()
 
 
 def test_a_crop_depends_on_its_number_and_the_seed_alone(cases, description):

@@ -17,7 +17,7 @@ from algorithm.errors import InvalidImageError
 from algorithm.inference import predictor as predictor_module
 from algorithm.inference.augmentation import flip_order
 from algorithm.inference.budget import Budget
-from algorithm.inference.case_run import CaseRun
+from algorithm.inference.case_run import CaseRun, Prediction
 from algorithm.inference.execution import Execution, place
 from algorithm.inference.passes import NetworkInput
 from algorithm.inference.predictor import Predictor
@@ -105,6 +105,24 @@ class TestAgainstMonai:
         assert np.std(single, axis=0).max() > 0.01  # the network is not symmetric: the flips do differ
         np.testing.assert_allclose(prediction.probability, np.mean(single, axis=0), atol=2e-6)
         assert prediction.passes == 8
+
+    def test_flips_are_those_along_the_axes_that_the_network_knows(self) -> None:
+        network = random_network()
+        member = member_of(network, overlap=0.25)
+        known = replace(member.volumes, flip_axes=(0,))
+
+        def average(count: int | None) -> Prediction:
+            networks = Predictor([network], torch.device("cpu"), torch.float32)
+            return networks.predict([known], Budget(), flips=count)
+
+        single = [
+            monai_probability(network, member.ct.numpy(), member.pet.numpy(), 0.25, axes) for axes in ((), (0,))
+        ]
+        for count in (8, 2, None):
+            prediction = average(count)
+            np.testing.assert_allclose(prediction.probability, np.mean(single, axis=0), atol=2e-6)
+            assert prediction.passes == prediction.passes_planned == 2
+        np.testing.assert_allclose(average(1).probability, single[0], atol=2e-6)
 
     def test_batches_change_nothing_but_rounding(self) -> None:
         member = member_of(random_network())

@@ -111,6 +111,13 @@ def test_flips_are_all_different_and_begin_with_none() -> None:
     assert all(flip_order(count) == flips[:count] for count in range(1, 9))
 
 
+def test_flips_along_some_axes_are_all_of_those_and_no_others() -> None:
+    assert flip_order(8, [0]) == flip_order(2, [0]) == ((), (0,))
+    assert flip_order(8, []) == ((),)
+    assert set(flip_order(8, [0, 2])) == {(), (0,), (2,), (0, 2)}
+    assert flip_order(1, [0, 2]) == ((),)
+
+
 @pytest.mark.parametrize("count", [0, 9, -1])
 def test_impossible_flips(count: int) -> None:
     with pytest.raises(ValueError, match=f"between 1 .* and 8, got {count}"):
