@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from training.fold_scores import Row, score_fold
 from training.options import CrossValidationOptions, parsed_as
 from training.parallel import Processes
 from training.preparation import PreparedData, stored_folds
-from training.recipe import Augmentation
 from training.score_tables import table, write_case_list, write_reports
 from training.session import open_session
 from training.splits import Split, fold_split
@@ -55,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
                 fold,
                 checkpoint,
                 cases,
-                _different(options.flips, training.recipe.augmentation),
+                training.recipe.augmentation.possible(options.flips),
                 session.device,
                 training.recipe.precision,
                 session.processes,
@@ -65,12 +63,6 @@ def main(args: argparse.Namespace) -> int:
             write_case_list(held_back, out / "cases.csv")
             print(f"\n{table(rows)}\n\nevery patient: {out / 'scores.csv'}", flush=True)
     return 0
-
-
-def _different(flips: Sequence[int], augmentation: Augmentation) -> list[int]:
-    """Return numbers of flips without those that are beyond what a network may do, which are one row."""
-    most = 2 ** len(augmentation.mirrored)
-    return list(dict.fromkeys(min(count, most) for count in flips))
 
 
 def part_of_the_way(start: Path, last: Path, share: float, processes: Processes) -> Path:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -93,6 +94,10 @@ class Augmentation:
     def mirrored(self) -> tuple[str, ...]:
         """The axes along which crops are mirrored, in the order x, y, z."""
         return tuple(axis for axis in AXES if axis in self.flip_axes) if self.flip > 0 else ()
+
+    def possible(self, flips: Sequence[int]) -> tuple[int, ...]:
+        """Return numbers of flips, each once, as a network of this training can do: n axes have 2^n."""
+        return tuple(dict.fromkeys(min(count, 2 ** len(self.mirrored)) for count in flips))
 
     @property
     def turns(self) -> bool:

@@ -13,6 +13,7 @@ from algorithm import __version__
 from algorithm.commands.common import checkpoints_at, tell
 from algorithm.description import Normalisation, Postprocessing, check_ensemble, read_description
 from algorithm.errors import InstallationError, OutputError
+from algorithm.inference.augmentation import flip_order
 from algorithm.inference.budget import Budget
 from algorithm.inference.device import choose_device, choose_dtype, precision_of
 from algorithm.inference.memory import host_limit_bytes
@@ -81,6 +82,8 @@ def weights(args: argparse.Namespace) -> int:
         tell(f"  patch {description.patch}, spacing {description.spacing} mm, {count:,} parameters")
         tell(f"  CT {_told(description.ct)}; PET {_told(description.pet)}")
         tell(f"  windows overlap by {description.overlap:.0%}, threshold {description.threshold:g}")
+        along = ", ".join(description.flip_axes) or "no axis"
+        tell(f"  flips along {along}: {len(flip_order(axes=description.flip_dimensions))} passes at most")
         tell(f"  clean-up: {_told(description.postprocessing)}")
         allowed = " and ".join(description.precision.allowed) or "float32 alone"
         tell(f"  number formats proved in all levels: {allowed}")

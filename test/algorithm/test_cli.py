@@ -319,6 +319,7 @@ def test_verify_says_what_decides_a_mask(tmp_path: Path, capsys: pytest.CaptureF
 
     out = capsys.readouterr().out
     assert "windows overlap by 25%, threshold 0.45\n" in out
+    assert "flips along x, y, z: 8 passes at most\n" in out
     assert "clean-up: minimum lesion ml 0.3, suv floor 0.0, minimum suv max 2.0\n" in out
     assert "number formats proved in all levels: float32 alone\n" in out
     assert "steps: 7\n" in out

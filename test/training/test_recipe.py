@@ -31,3 +31,9 @@ def test_the_released_rate_shrinks_by_one_percent_per_epoch():
 
     assert recipe.learning_rate_at(6) == 1e-4
     assert recipe.learning_rate_at(7 * 200) == pytest.approx(1e-4 * 0.99**200)
+
+
+def test_flips_are_as_many_as_the_mirrored_axes_have() -> None:
+    assert Augmentation().possible([1, 8]) == (1, 8)
+    assert Augmentation(flip_axes=("x",)).possible([1, 2, 8]) == (1, 2)
+    assert Augmentation(flip=0.0).possible([1, 8]) == (1,)
