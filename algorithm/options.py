@@ -200,8 +200,8 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         "--flips",
         type=int,
         metavar="N",
-        help="Average exactly this many mirrorings, whatever the time limit, or all that the weights know (8 along "
-        "three axes). By default as many as fit.",
+        help="Average exactly this many mirrorings, whatever the time limit, or all that the weights know (8 "
+        "along three axes). By default as many as fit.",
     )
     parser.add_argument(
         "--everywhere",
