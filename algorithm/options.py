@@ -196,26 +196,7 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="auto", metavar="NAME", help="One of auto, float32, bfloat16 and float16."
     )
-    parser.add_argument(
-        "--flips",
-        type=int,
-        metavar="N",
-        help="Average exactly this many mirrorings, whatever the time limit, or all that the weights know (8 "
-        "along three axes). By default as many as fit.",
-    )
-    parser.add_argument(
-        "--everywhere",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="Let every flip take all windows. With --no-everywhere those after the first take windows where they "
-        "can change the mask.",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        metavar="SHARE",
-        help="Share of neighbouring windows in common, 0 to below 1. By default the checkpoint's own.",
-    )
+    _add_passes(parser)
     parser.add_argument(
         "--time-limit",
         type=float,
@@ -252,6 +233,29 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="Write a run report (JSON) here.")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="Write a projection of PET and mask (PNG) here."
+    )
+
+
+def _add_passes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flips",
+        type=int,
+        metavar="N",
+        help="Average exactly this many mirrorings, whatever the time limit, or all that the weights know (8 "
+        "along three axes). By default as many as fit.",
+    )
+    parser.add_argument(
+        "--everywhere",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Let every flip take all windows. With --no-everywhere those after the first take windows where they "
+        "can change the mask.",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="Share of neighbouring windows in common, 0 to below 1. By default the checkpoint's own.",
     )
 
 
