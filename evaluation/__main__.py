@@ -20,6 +20,7 @@ def _command(module: str, purpose: str, example: str, *, needs: str = "requireme
 
 
 _TRAIN = "requirements-train.txt"  # which has matplotlib
+_EVAL = "requirements-eval.txt"  # which has grand-challenge-metrics
 _BUG_IN_VERIFY = 70  # EX_SOFTWARE of sysexits.h: 1 is a verdict
 
 COMMANDS = {
@@ -47,6 +48,7 @@ COMMANDS = {
         "container",
         "Score a phase as a grand-challenge evaluation container, once",
         "container --input input --truth ground_truth --output output --edition V",
+        needs=_EVAL,
         prints_result=False,
     ),
     "serve": Command(
@@ -54,6 +56,7 @@ COMMANDS = {
         "evaluation.container:add_serve_arguments",
         "evaluation.container:serve_evaluation",
         f"{PROGRAM} serve --edition V",
+        _EVAL,
         prints_result=False,
     ),
     "interact": _command(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 
 from algorithm.errors import DeviceError
-from algorithm.inference.device import multiplies_bfloat16
+from algorithm.inference.device import is_faster_in_bfloat16
 from algorithm.inference.precision import Precision
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """Return the type that ``torch.autocast`` computes in; None: float32 throughout.
 
-    ``auto`` is bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU. Inference chooses
-    otherwise on a GPU (``algorithm.inference.device``): float16 loses small gradients, and it has none. A CPU that
-    emulates bfloat16 trains in it when told to.
+    ``auto`` is bfloat16 on a GPU that has it and on a CPU that is faster in it, else float16 on a GPU and float32
+    on a CPU. Inference chooses otherwise on a GPU (``algorithm.inference.device``): float16 loses small gradients,
+    and it has none. Another CPU trains in bfloat16 when told to.
 
     Raises
     ------
@@ -26,8 +26,8 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     else:
         has_bfloat16, fallback = torch.ops.mkldnn._is_mkldnn_bf16_supported(), None
     if precision == "auto":
-        native = has_bfloat16 and (device.type == "cuda" or multiplies_bfloat16())
-        return torch.bfloat16 if native else fallback
+        faster = has_bfloat16 and (device.type == "cuda" or is_faster_in_bfloat16())
+        return torch.bfloat16 if faster else fallback
     if precision == "float16" and device.type == "cpu":
         raise DeviceError("--precision float16 needs a GPU; use bfloat16 or float32 on the CPU")
     if precision == "bfloat16" and not has_bfloat16:

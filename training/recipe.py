@@ -186,7 +186,7 @@ class Recipe:
         0.5, "Weight of naming organs where cases have organ maps; 0 leaves it out.", metavar="W"
     )
     seed: int = option(0, "Seed of every random choice.", metavar="N")
-    precision: Precision = option("auto", "Number format; auto is bfloat16 where the hardware has it.")
+    precision: Precision = option("auto", "Number format; auto is bfloat16 where the hardware gains by it.")
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from algorithm.description import read_description
 from algorithm.errors import UserError
 from algorithm.images import read_image, read_mask, same_geometry
+from algorithm.inference.augmentation import flip_order
 from algorithm.jsonfile import read_json
 from algorithm.lesions import measure_burden
 from algorithm.report import Geometry
@@ -114,7 +115,7 @@ def changed_reports(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[
         except UserError as error:
             yield f"the run report or mask of case {case.name} cannot be compared: {error}"
             continue
-        passes = manifest.settings.flips * len(weights)
+        passes = sum(len(flip_order(manifest.settings.flips, each.flip_dimensions)) for each in descriptions)
         expected |= {"weights": weights, "precision": manifest.settings.precision, "error": None}
         expected |= {"passes": passes, "passes_planned": passes}
         for key, value in expected.items():

@@ -13,6 +13,7 @@ import torch
 
 from algorithm.description import Normalisation
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.inference import device as device_module
 from algorithm.inference.tuning import Tuning
 from algorithm.preprocessing import body_mask
 from algorithm.tuning import allowed_dtypes, trial_input
@@ -24,14 +25,13 @@ TUNING = Tuning("float32", 2, channels_last=True, threads=3)
 DESCRIPTIONS = [describe(sha256="ab" * 32), describe(sha256="cd" * 32)]
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_cpu_may_compute_in_float32_and_in_what_it_multiplies_natively(
-    native: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_cpu_may_compute_in_float32_and_in_bfloat16_where_that_is_faster(
+    faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(device_module, "is_faster_in_bfloat16", lambda: faster)
 
-    assert allowed_dtypes(CPU) == ((torch.bfloat16, torch.float32) if native else (torch.float32,))
+    assert allowed_dtypes(CPU) == ((torch.bfloat16, torch.float32) if faster else (torch.float32,))
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from algorithm.description import read_description
 from algorithm.files import sha256_of
 from algorithm.images import read_image
+from algorithm.inference.augmentation import flip_order
 from algorithm.lesions import measure_burden
 from algorithm.report import Geometry
 from evaluation.handover.bundle import (
@@ -24,7 +25,7 @@ from evaluation.handover.bundle import (
 )
 from evaluation.handover.manifest import read_manifest
 
-SETTINGS = BundleSettings(device="cpu", precision="float32", flips=1, overlap=None, threads=1)
+SETTINGS = BundleSettings(device="cpu", precision="float32", flips=8, overlap=None, threads=1)
 
 
 def threshold(ct: Path, pet: Path, checkpoints: list[Path], settings: BundleSettings) -> SegmentedCase:
@@ -35,11 +36,12 @@ def threshold(ct: Path, pet: Path, checkpoints: list[Path], settings: BundleSett
     mask = (sitk.GetArrayFromImage(image) > 2).astype(np.uint8)
     burden = measure_burden(mask, image)
     weights = [read_description(path) for path in checkpoints]
+    passes = sum(len(flip_order(settings.flips, each.flip_dimensions)) for each in weights)
     report = {
         "device": settings.device,
         "precision": settings.precision,
-        "passes": settings.flips,
-        "passes_planned": settings.flips,
+        "passes": passes,
+        "passes_planned": passes,
         "error": None,
         "geometry": dataclasses.asdict(Geometry.of(image)),
         "weights": [{"name": each.name, "sha256": each.sha256} for each in weights],

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from algorithm.errors import DeviceError
+from training import device as device_module
 from training.device import autocast_dtype, training_layout
 
 
@@ -17,15 +18,14 @@ def test_a_gpu_without_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("computes", "native", "auto"),
+    ("computes", "faster", "auto"),
     [(True, True, torch.bfloat16), (True, False, None), (False, True, None), (False, False, None)],
 )
-def test_a_cpu_that_emulates_bfloat16_trains_in_it_only_when_told_to(
-    computes: bool, native: bool, auto: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_that_gains_nothing_by_bfloat16_trains_in_it_only_when_told_to(
+    computes: bool, faster: bool, auto: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: computes)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(device_module, "is_faster_in_bfloat16", lambda: faster)
     cpu = torch.device("cpu")
     assert autocast_dtype("auto", cpu) is auto
     if computes:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from algorithm.errors import DeviceError
+from algorithm.inference import device as device_module
 from algorithm.inference.device import choose_device, choose_dtype, dtype_of, precision_of
 from algorithm.inference.precision import PRECISIONS
 
@@ -18,10 +19,27 @@ class TestChoices:
         with pytest.raises(DeviceError, match="float16 needs a GPU"):
             choose_dtype("float16", torch.device("cpu"))
 
-    @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-    def test_auto_asks_the_cpu(self, native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    @pytest.mark.parametrize(
+        ("amx", "avx512_bf16", "fields", "dtype"),
+        [
+            (True, True, {"vendor_id": "GenuineIntel"}, torch.bfloat16),
+            (False, True, {"vendor_id": "GenuineIntel"}, torch.float32),  # half as fast in it
+            (False, True, {"vendor_id": "AuthenticAMD"}, torch.bfloat16),
+            (False, False, {"vendor_id": "AuthenticAMD"}, torch.float32),
+            (False, True, {}, torch.float32),
+        ],
+    )
+    def test_auto_asks_the_cpu(
+        self,
+        amx: bool,
+        avx512_bf16: bool,
+        fields: dict[str, str],
+        dtype: torch.dtype,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+        monkeypatch.setattr(device_module, "processor_fields", lambda: fields)
 
         assert choose_dtype("auto", torch.device("cpu")) == dtype
 

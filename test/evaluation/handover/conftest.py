@@ -24,7 +24,7 @@ from test.support.uptake import smooth_uptake
 def checkpoint(tmp_path_factory) -> Path:
     architecture = Architecture(channels=(4, 4, 4, 4, 4), mcsa=False)
     how = Normalisation("clip-scale", low=0, high=10)
-    description = Description("tiny", architecture, (32, 32, 16), (4.0, 4.0, 3.0), how, how)
+    description = Description("tiny", architecture, (32, 32, 16), (4.0, 4.0, 3.0), how, how, flip_axes=("x",))
     return save_checkpoint(
         tmp_path_factory.mktemp("weights"), "tiny", H2ASeg(architecture).state_dict(), description
     )
