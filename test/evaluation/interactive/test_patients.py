@@ -27,13 +27,10 @@ def test_scribbles_help_on_real_patients_and_split_no_lesion(real_data: Path) ->
     f1 = np.array([each.values("lesion_f1") for each in played])
 
     assert not any(step.failure for each in played for step in each.steps)
-    assert (np.diff(dice.mean(axis=0)) > -0.001).all()  # the last line, at 0.886: -0.00002
-    assert (np.diff(dice) > -0.03).all()  # a longer line need not lie in the larger error: 0.011 on one machine
-    # Of one patient the first mask is so good (0.897, he trained these weights) that five lines take 0.022 of it;
-    # docs/interactive.md says so. With earlier weights all three gained.
-    assert np.count_nonzero(np.diff(dice) < -0.005) <= 4  # of 15
+    assert (np.diff(dice.mean(axis=0)) > -0.001).all()
+    assert (np.diff(dice) > -0.03).all()  # a longer line need not lie in the larger error: -0.015 once
+    assert np.count_nonzero(np.diff(dice) < -0.005) <= 4  # of 15; 2
     gain = dice[:, -1] - dice[:, 0]
-    assert (gain[dice[:, 0] < 0.89] > 0.02).all()  # 0.086 from 0.789, 0.025 from 0.884
-    assert (gain > -0.03).all()
-    assert gain.mean() > 0.02  # 0.030
+    assert (gain > 0.01).all()  # 0.086 from 0.789, 0.014 from 0.877, 0.024 from 0.869
+    assert gain.mean() > 0.02  # 0.041
     assert (f1 == 1).all()
