@@ -108,6 +108,7 @@ def changed_reports(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[
     """
     descriptions = [read_description(bundle / path) for path in manifest.weights]
     weights = [{"name": each.name, "sha256": each.sha256} for each in descriptions]
+    passes = sum(len(flip_order(manifest.settings.flips, each.flip_dimensions)) for each in descriptions)
     for case in manifest.cases:
         try:
             given = read_json(bundle / report_of(case))
@@ -115,7 +116,6 @@ def changed_reports(manifest: Manifest, bundle: Path, folder: Path) -> Iterator[
         except UserError as error:
             yield f"the run report or mask of case {case.name} cannot be compared: {error}"
             continue
-        passes = sum(len(flip_order(manifest.settings.flips, each.flip_dimensions)) for each in descriptions)
         expected |= {"weights": weights, "precision": manifest.settings.precision, "error": None}
         expected |= {"passes": passes, "passes_planned": passes}
         for key, value in expected.items():
