@@ -34,7 +34,12 @@ def stored_rows(name: str) -> list[Row]:
         ]
 
 
-CROSS_VALIDATIONS = ["cross_validation.csv", "cross_validation_short.csv", "ablation.csv"]
+CROSS_VALIDATIONS = [
+    "cross_validation.csv",
+    "cross_validation_short.csv",
+    "cross_validation_deep.csv",
+    "ablation.csv",
+]
 
 
 @pytest.mark.parametrize("name", CROSS_VALIDATIONS)
