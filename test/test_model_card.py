@@ -82,4 +82,4 @@ def test_the_card_is_of_the_weights_beside_it() -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FILES.iterdir()))
 def test_every_file_is_named(name: str) -> None:
-    assert name.replace("flips_8", "flips_1") in CARD + HISTORY
+    assert name.replace("flips_2", "flips_1") in CARD + HISTORY
