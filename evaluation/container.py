@@ -255,7 +255,9 @@ def _truths(folder: Path) -> dict[str, Pair]:
     if (folder / CASES_FILE).is_file():
         rows = {case_name(case): row for case, row in read_table(folder / CASES_FILE, others=False).items()}
         pairs = {
-            case: pair_of_row(case, row, folder / (row["truth"] or truths.get(case, case)), None)
+            case: pair_of_row(
+                case, row, folder / row["truth"] if row["truth"] else truths.get(case, folder / case), None
+            )
             for case, row in rows.items()
         }
     absent = next((pair.case for pair in pairs.values() if not pair.truth.is_file()), None)

@@ -111,7 +111,7 @@ def build_phantom(organs: Labels, grid: Grid, rng: np.random.Generator) -> Phant
 
     Raises
     ------
-    ValueError
+    InvalidImageError
         When the map has neither lungs nor liver.
     """
     marks = find_landmarks(organs, grid)

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import get_args
 
+from algorithm.errors import UsageError
 from synthesis.scan import SPACING
 from synthesis.study import split_anatomies, synthesise_many
 from synthesis.uptake import Tracer
@@ -37,6 +38,10 @@ def main(args: argparse.Namespace) -> int:
     """Write synthetic bodies as the command line asks."""
     training, held_out = split_anatomies(args.anatomy, args.held_out if args.subset != "all" else 0)
     maps = held_out if args.subset == "held-out" else training
+    if not maps:
+        raise UsageError(
+            "--subset held-out takes the anatomies that --held-out holds out, got 0; ask for at least 1"
+        )
     folders = synthesise_many(
         maps,
         args.out,

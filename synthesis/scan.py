@@ -185,7 +185,8 @@ def synthesise(
     spacing : tuple of float or None
         Spacing x, y, z in mm of the result; None keeps the organ map's grid.
     lesions : int or None
-        Number of lesions to plant, 0 for a tumour-free body; drawn from 1 to 15 when None.
+        Number of lesions to plant, 0 for a tumour-free body; drawn from 1 to 15 when None. Now and then 8 to 15
+        all over the marrow take their place.
     style : Style or None
         Build and scan; drawn when None.
 

@@ -274,7 +274,8 @@ def add_lesions(
     phantom : Phantom
     tracer : 'fdg' or 'psma'
     count : int or None
-        How many to plant, drawn when None. Where the body has no room fewer are planted.
+        How many to plant, drawn when None. Where the body has no room fewer are planted; now and then 8 to 15 in
+        their place, all over the marrow.
     layers : Layers
         Changed in place.
     rng : numpy.random.Generator

@@ -60,5 +60,5 @@ def split_anatomies(cache: Cache, choose: Callable[[Iterable[str]], Split]) -> S
 
 
 def _anatomy_of(case: CachedCase) -> str | None:
-    anatomy = case.name.removeprefix(f"{case.patient}_")
-    return anatomy if case.synthetic and anatomy != case.name else None
+    anatomy = f"_{case.name}".partition(f"_{case.patient}_")[2]  # the names of folders above may come before
+    return anatomy or None if case.synthetic else None

@@ -27,6 +27,7 @@ from algorithm.weights import Checkpoint, load_checkpoint
 from training.cache import CachedCase, Spacing, build_cache
 from training.mistakes import MISTAKES, Mistakes, Place, write_mistakes
 from training.options import MistakesOptions, parsed_as
+from training.preparation import check_names
 from training.validation import segment_cached
 
 LEAST_ML = 0.5
@@ -42,8 +43,9 @@ def main(args: argparse.Namespace) -> int:
     spacing = _grid_of(checkpoint)
     check_free(options.out, MISTAKES)
     cases: list[CachedCase] = []
-    for folder in options.cases:
-        found = find_cases(folder, options.layout)
+    datasets = [find_cases(folder, options.layout) for folder in options.cases]
+    check_names(datasets)
+    for found in datasets:
         cache = build_cache(found.cases, options.cache, spacing, progress=False, workers=options.workers)
         for skipped in (*found.skipped, *cache.skipped):
             log.warning("skipped %s: %s", skipped.name, skipped.reason)

@@ -175,6 +175,8 @@ class CrossValidationOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise UsageError(f"--folds must be at least 2, got {self.folds}")
         if not 0 <= self.blend <= 1:
             raise UsageError(f"--blend must be 0 to 1, got {self.blend:g}")
         if self.blend < 1 and self.training.network.init is None:

@@ -94,14 +94,26 @@ def is_first_to_be() -> bool:
 
 
 def join_processes(device: torch.device) -> Processes:
-    """Join the group that ``torchrun`` started (NCCL on GPUs, Gloo on CPUs), or be alone."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    """Join the group that ``torchrun`` started (NCCL on GPUs, Gloo on CPUs), or be alone.
+
+    Raises
+    ------
+    UsageError
+        The variables are not those of ``torchrun``.
+    """
+    given = os.environ.get("WORLD_SIZE", "1")
+    if given == "1":
         return Processes()
-    if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    try:
+        count = int(given)
+        if device.type == "cuda":
+            dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    except ValueError as error:
+        raise UsageError(
+            f"WORLD_SIZE={given} is not as torchrun sets it ({error}); start by torchrun, or unset it"
+        ) from error
     return Processes(rank=dist.get_rank(), count=count)
 
 

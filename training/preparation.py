@@ -105,7 +105,7 @@ def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Pro
         )
     mistakes = read_mistakes(data.mistakes, spacing) if data.mistakes else {}
     datasets = tuple(find_cases(folder, data.layout) for folder in data.cases)
-    _check_names(datasets)
+    check_names(datasets)
     caches = []
     for dataset in datasets:
         if not processes.is_first:
@@ -282,7 +282,7 @@ def parse_normalisation(text: str) -> Normalisation:
         raise UsageError(f"the normalisation {text!r} makes no sense: {error}") from error
 
 
-def _check_names(datasets: Sequence[DataSet]) -> None:
+def check_names(datasets: Sequence[DataSet]) -> None:
     """Raise UsageError if two folders have patients of one name, who would share a role in every split.
 
     Or cases of one name, which no list of cases could tell apart.

@@ -79,12 +79,14 @@ class Augmentation:
     drop_modality: float = option(0.0, "Blank CT or PET with this probability.", metavar="P")
 
     def __post_init__(self) -> None:
-        for name in ("probability", "flip", "tumour_free", "drop_modality"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        for name in ("rotation_deg", "brightness", "noise", "misalignment_voxels"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        shares = {"augment": self.probability, "flip": self.flip, "clear-tumour": self.tumour_free}
+        for name, value in {**shares, "drop-modality": self.drop_modality}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+        sizes = {"rotation": self.rotation_deg, "brightness": self.brightness, "noise": self.noise}
+        for name, value in {**sizes, "misalignment": self.misalignment_voxels}.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         if not 0 <= self.scaling < 1:
             raise ValueError(f"scaling must be at least 0 and below 1, got {self.scaling}")
         if not 1 <= self.gamma < math.inf:

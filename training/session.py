@@ -59,7 +59,14 @@ class Session:
     deadline: float
 
     def prepare_data(self) -> PreparedData:
-        """Find and preprocess the cases that the options name."""
+        """Find and preprocess the cases that the options name.
+
+        Raises
+        ------
+        UserError
+            A normalisation is not understood, or the cases are not as they must be.
+        """
+        check_normalisations(*self._normalisations(None))
         return prepare(
             self.options.data,
             spacing=self.options.network.spacing,
@@ -180,7 +187,7 @@ class Session:
 
     def _plan(self, out: Path) -> Plan:
         running, recipe = self.options.running, self.options.recipe
-        epochs = recipe.steps // recipe.steps_per_epoch
+        epochs = math.ceil(recipe.steps / recipe.steps_per_epoch)
         on_gpu = min(_GPU_CROP_THREADS, os.cpu_count() or 1)
         return Plan(
             out,

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Split:
 
     def __post_init__(self) -> None:
         names = self.patients
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise UsageError(f"the split names {', '.join(twice)} more than once; a patient has one role")
 
@@ -157,12 +158,14 @@ def parse_fold(rule: str) -> tuple[int, int]:
     Raises
     ------
     UsageError
-        K is not one of 0 to N - 1.
+        N is below 2, or K is not one of 0 to N - 1.
     """
     match = re.fullmatch(r"fold:(\d+)/(\d+)", rule)
     if not match:
         raise UsageError(f"a fold is given as fold:K/N, for example fold:0/5, got {rule!r}")
     fold, folds = int(match[1]), int(match[2])
+    if folds < 2:
+        raise UsageError(f"a fold is one of at least 2, got {rule!r}")
     if fold >= folds:
         raise UsageError(f"the fold must lie between 0 and {folds - 1}, got {fold}")
     return fold, folds

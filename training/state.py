@@ -99,13 +99,19 @@ def read_state(path: Path, run: Mapping[str, str], device: torch.device) -> tupl
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         stored: dict[str, str] = state.pop("recipe")
         progress = Progress(**state.pop("progress"))
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, AttributeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise UsageError(f"cannot resume from {path}: it is damaged; remove it to start afresh") from error
     initial = json.loads(stored.get("initial checkpoint", "null"))
     if isinstance(initial, dict):  # older versions stored its provenance too
         stored["initial checkpoint"] = json.dumps(initial.get("sha256"))
     # A key that an older version did not store is not compared.
     differing = sorted(key for key in stored if stored[key] != run.get(key))
+    if differing == ["computed in"]:
+        before, here = (each["computed in"].removeprefix("torch.") for each in (stored, run))
+        raise UsageError(
+            f"{path.parent} holds a run that was computed in {before}, here it would be {here}; give "
+            f"--precision {before} to go on"
+        )
     if differing:
         raise UsageError(
             f"{path.parent} holds a run with other values of {', '.join(differing)}; repeat its options to go "

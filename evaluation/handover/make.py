@@ -178,7 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--edition", choices=RULES, default=DEFAULT_EDITION, help="Whose rules the metrics follow."
     )
-    parser.add_argument("--device", default="auto", help="Where to compute: auto, cpu or cuda.")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="Where to compute.")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="What to compute in.")
     parser.add_argument("--flips", type=int, default=1, help="Passes that are averaged.")
     parser.add_argument(

@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from algorithm.errors import InstallationError, MissingInputError, UsageError, UserError
 from algorithm.files import sha256_of
 from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
+from algorithm.inference.device import choose_device
 from evaluation.handover.bundle import (
     BundleSettings,
     CaseRecord,
@@ -165,8 +166,15 @@ def _repeat(
 
 
 def _settings_here(made: BundleSettings, device: str | None) -> BundleSettings:
-    """Return the bundle's settings; another kind of device computes in its own precision."""
+    """Return the bundle's settings; another kind of device computes in its own precision.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device here.
+    """
     if device is None or device == made.device:
+        choose_device(made.device)
         return made
     kind, precision = resolve(device, "auto")
     return dataclasses.replace(made, device=kind, precision=precision)

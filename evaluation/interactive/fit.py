@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from algorithm.cases import Case, list_cases
-from algorithm.errors import UserError
+from algorithm.errors import MissingInputError, UsageError, UserError
 from algorithm.guidance.edit import Case as Evidence
 from algorithm.guidance.edit import Stroke, edit, in_question, surround
 from algorithm.guidance.evidence import FEATURES, Weights, look_around
@@ -126,15 +126,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=Path, action="append", required=True, help="cases with truth; repeatable")
     parser.add_argument("--weights", type=Path, help="checkpoint (default: the installed one)")
     parser.add_argument("--rounds", type=int, default=3, help="the teacher's included (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=2, help="games per case, kind and round")
+    parser.add_argument(
+        "--repeats", type=int, default=2, help="games per case, kind and round (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the network's probabilities there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and print."""
+    """Fit and print.
+
+    Raises
+    ------
+    UsageError
+        No round or no game is asked for.
+    MissingInputError
+        No case has a truth.
+    """
+    if min(args.rounds, args.repeats) < 1:
+        raise UsageError(f"--rounds and --repeats must be at least 1, got {args.rounds} and {args.repeats}")
     player = InProcess([load_checkpoint(path) for path in find_checkpoints(args.weights)], cache=args.cache)
     cases = [case for source in args.cases for case in list_cases(source) if case.truth is not None]
+    if not cases:
+        raise MissingInputError(f"no case in {', '.join(map(str, args.cases))} has a truth; give cases with one")
     seen = [(player.see(case), _truth(case)) for case in cases]
     weights = fit_rounds(seen, rounds=args.rounds, repeats=args.repeats, seed=args.seed)
     for name, values in (("tumour", weights.tumour), ("background", weights.background)):

@@ -68,7 +68,7 @@ class Played:
     steps: tuple[Step, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return a field of :class:`evaluation.metrics.Scores` at each step."""
+        """Return a field of :class:`evaluation.scoring.metrics.Scores` at each step."""
         return [float(getattr(step.scores, metric)) for step in self.steps]
 
 

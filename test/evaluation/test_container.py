@@ -86,6 +86,12 @@ def test_a_table_says_tracer_and_grid_as_any_list_of_cases(phase):
     assert content["cross_check"]["cases"] == 2
 
 
+def test_truths_without_a_name_are_found_in_a_relative_folder(phase, monkeypatch):
+    (phase / "truth" / CASES_FILE).write_text("\n".join(["case,subset", "fdg_a,A", "fdg_b,B", "psma_c,C"]))
+    monkeypatch.chdir(phase)
+    assert len(metrics(Path())["results"]) == 3
+
+
 def test_a_tarball_of_one_folder_is_entered(phase):
     (phase / "truth").rename(phase / "labels")
     (phase / "truth").mkdir()

@@ -34,6 +34,11 @@ SYNTHESIS = [
     synthesis_("spacing of a nanometre", lambda w: w.synthesise("--spacing", 1e-6, 1, 1), "the spacing must be"),
     synthesis_("seed is negative", lambda w: w.synthesise("--seed", -1), "the seed must not be negative"),
     synthesis_("share is NaN (bodies)", lambda w: w.synthesise("--tumour-free", "nan"), "must be between 0 and 1"),
+    synthesis_(
+        "nobody held out, and those taken",
+        lambda w: w.synthesise("--subset", "held-out", "--held-out", 0),
+        "--held-out holds out, got 0",
+    ),
     synthesis_("no anatomies", lambda w: w.synthesise("--anatomy", w / "none"), "organs.nii.gz"),
     synthesis_("out is a file (bodies)", lambda w: w.synthesise("--out", w / "notes.txt"), "notes.txt"),
     synthesis_(

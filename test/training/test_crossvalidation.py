@@ -90,6 +90,14 @@ def test_what_a_start_started_from_counts_too(tree, cache_folder, tmp_path, caps
     assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("folds", ["1", "0", "-1"])
+def test_too_few_folds_are_refused_before_anything_is_done(tree, tmp_path, capsys, folds):
+    arguments = options(tree, tmp_path / "cache", tmp_path / "cv", "--folds", folds)
+    assert main(["crossvalidate", *arguments[1:]]) == 2
+    assert f"--folds must be at least 2, got {folds}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_earlier_cross_validation_is_gone_on_from(tree, cache_folder, tmp_path, capsys):
     more = ["--steps", "1", "--folds", "2", "--flips", "1"]
     first, second = (options(tree, cache_folder, tmp_path / name, *more)[1:] for name in ("first", "second"))

@@ -309,7 +309,8 @@ def test_two_processes_train_as_one(tree, cache_folder, tmp_path, capsys):
         ),
         (["--precision", "float16"], 3, "--precision float16 needs a GPU"),
         (["--split", "fold:7/5"], 2, "the fold must lie between 0 and 4, got 7"),
-        (["--misalignment", "-1"], 2, "misalignment_voxels must not be negative, got -1"),
+        (["--split", "fold:0/1"], 2, "a fold is one of at least 2, got 'fold:0/1'"),
+        (["--misalignment", "-1"], 2, "misalignment must be at least 0 and finite, got -1"),
         (["--learning-rate", "0"], 2, "learning_rate must be above 0 and finite, got 0.0"),
         (["--learning-rate", "nan"], 2, "learning_rate must be above 0 and finite, got nan"),
         (["--learning-rate", "inf"], 2, "learning_rate must be above 0 and finite, got inf"),
@@ -323,6 +324,12 @@ def test_wrong_options_end_in_one_sentence(tree, cache_folder, tmp_path, capsys,
     assert err.count("\n") == 1
     assert err.startswith("Error: ")
     assert message in err
+
+
+def test_a_wrong_normalisation_is_told_before_anything_is_preprocessed(tree, tmp_path, capsys):
+    assert main(options(tree, tmp_path / "cache", tmp_path, "--pet-normalisation", "magic")) == 2
+    assert "got 'magic'" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("command", ["fit", "crossvalidate"])

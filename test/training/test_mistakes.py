@@ -149,6 +149,12 @@ def test_from_a_checkpoint_s_mistakes_to_a_run(tree, cache_folder, trained, tmp_
     assert "other values of mistakes" in capsys.readouterr().err
 
 
+def test_cases_of_one_name_are_refused(tree, cache_folder, trained, tmp_path, capsys):
+    twice = ["--cases", str(tree), "--cases", str(tree), "--cache", str(cache_folder)]
+    assert main(["mistakes", "--weights", str(trained), *twice, "--out", str(tmp_path / "mistakes.json")]) == 2
+    assert "hold a patient" in capsys.readouterr().err
+
+
 def test_what_lies_at_out_stays(tree, cache_folder, trained, tmp_path, capsys):
     out = tmp_path / "notes.json"
     out.write_text("{}")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from training.parallel import Processes
+from algorithm.errors import UsageError
+from training.parallel import Processes, join_processes
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -19,3 +21,12 @@ def test_what_processes_share_out_comes_back_in_its_order(
     monkeypatch.setattr("training.parallel.dist.all_gather_object", all_gather)
     for process, part in zip(group, parts, strict=True):
         assert process.gather(part) == list(range(items))
+
+
+@pytest.mark.parametrize("given", ["two", "2"])
+def test_variables_that_torchrun_did_not_set_are_one_sentence(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", given)
+    with pytest.raises(UsageError, match=f"WORLD_SIZE={given} is not as torchrun sets it"):
+        join_processes(torch.device("cpu"))

@@ -191,6 +191,19 @@ def test_other_validation_cases_begin_anew_with_the_best(tree, cache_folder, tmp
     assert "no longer counts" not in capsys.readouterr().out
 
 
+def test_a_run_in_another_number_format_says_which_to_give(tmp_path):
+    write_state(tmp_path / STATE, {"computed in": "torch.float32", "steps": "9"}, Progress(), {})
+    here = {"computed in": "torch.bfloat16", "steps": "9"}
+    with pytest.raises(UsageError, match="in float32, here it would be bfloat16; give --precision float32"):
+        read_state(tmp_path / STATE, here, torch.device("cpu"))
+
+
+def test_a_state_that_is_something_else_is_damaged(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / STATE)
+    with pytest.raises(UsageError, match="it is damaged"):
+        read_state(tmp_path / STATE, {}, torch.device("cpu"))
+
+
 def test_the_start_is_known_by_its_weights_alone(tmp_path):
     path, cpu = tmp_path / STATE, torch.device("cpu")
     for stored in ({"name": "first", "sha256": "ab", "data": []}, "ab"):

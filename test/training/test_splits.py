@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -230,3 +231,10 @@ def test_no_body_of_a_held_back_patient_trains_a_fold():
         folders(made, PATIENTS), 3, 0
     ):  # where bodies are held back, their patients do not train
         assert ("PETCT_0000000003" in split.train) is ("synthetic_0001" not in split.test)
+
+
+def test_bodies_of_one_anatomy_are_known_in_a_folder_further_down():
+    made = made_of(("fdg_0a_2003", "fdg_0b_2003"), *range(4))
+    deeper = [dataclasses.replace(case, name=f"bodies_{case.name}") for case in made.cases]
+    assert leaders_of(deeper) == leaders_of(made.cases)
+    assert len(set(leaders_of(deeper).values())) == 2

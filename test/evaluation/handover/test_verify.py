@@ -9,10 +9,11 @@ import os
 
 import pytest
 import SimpleITK as sitk
+import torch
 
 import evaluation.handover.verify
 from algorithm import __version__
-from algorithm.errors import MissingInputError, UsageError, WeightsError
+from algorithm.errors import DeviceError, MissingInputError, UsageError, WeightsError
 from algorithm.files import sha256_of
 from evaluation.__main__ import main as command
 from evaluation.handover.make import score_bundle
@@ -115,6 +116,16 @@ def test_another_device_class_is_held_to_dice(bundle, inputs, capsys):
     assert last.endswith("made on cuda NVIDIA Imaginary, torch 2.13.0")
     assert verify(bundle, inputs, predict=one_voxel_off, tolerance=0.9999) == 1
     assert "below 0.9999" in verdict(capsys)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without a GPU")
+def test_a_bundle_of_a_gpu_is_not_judged_where_there_is_none(bundle, inputs):
+    content = json.loads((bundle / "manifest.json").read_text())
+    content["settings"]["device"] = "cuda"
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    rewrite(bundle)
+    with pytest.raises(DeviceError, match="no usable GPU"):
+        verify(bundle, inputs, predict=threshold)
 
 
 def test_metrics_are_scored_again(bundle, inputs, capsys):
