@@ -22,9 +22,12 @@ from training.cleanup import (
     CURVE_COLUMNS,
     LEAST_ML,
     LEAST_SUV_MAX,
+    RANKS_ALIKE,
     THRESHOLDS,
     Choice,
+    Ranked,
     _write_choice,
+    choose,
     pieces_of,
     rank_choices,
     take_apart,
@@ -85,6 +88,17 @@ def test_the_best_takes_away_what_is_false_and_leaves_what_is_true():
     )
     assert (ranked[0].dice, ranked[0].fpv_ml, ranked[0].fnv_ml) == (1.0, 0.0, 0.0)
     assert len(ranked) == len(THRESHOLDS) * len(LEAST_ML) * len(LEAST_SUV_MAX)
+
+
+@pytest.mark.parametrize(("behind", "chosen"), [(0.5, 0.3), (1.0, 0.3), (1.1, 1.0)])
+def test_of_those_that_rank_alike_the_one_that_takes_away_least_is_chosen(behind, chosen):
+    ranked = [
+        Ranked(Choice(threshold, least_ml, 2.5), 0.7, 4.0, 3.0, mean_rank, rank)
+        for rank, (threshold, least_ml, mean_rank) in enumerate(
+            [(0.4, 1.0, 33.0), (0.5, 0.3, 33.0 + behind), (0.6, 0.3, 33.0 + behind), (0.5, 0.0, 40.0)], start=1
+        )
+    ]
+    assert choose(ranked).choice == Choice(0.5 if chosen < 1 else 0.4, chosen, 2.5)
 
 
 def test_a_false_lesion_in_a_tumour_free_case_costs_dice_as_in_edition_2():
@@ -160,8 +174,11 @@ def test_the_command_writes_curve_and_choice(tree, checkpoint, tmp_path, capsys)
     assert rows[0]["rank"] == "1"
     assert not math.isnan(float(rows[0]["dice"]))
     after = read_description(path)
-    assert after.threshold == float(rows[0]["threshold"])
-    assert after.postprocessing.minimum_suv_max == float(rows[0]["minimum_suv_max"])
+    alike = [row for row in rows if float(row["mean_rank"]) <= float(rows[0]["mean_rank"]) + RANKS_ALIKE]
+    chosen = min(alike, key=lambda row: (float(row["minimum_lesion_ml"]), float(row["minimum_suv_max"])))
+    assert after.threshold == float(chosen["threshold"])
+    assert after.postprocessing.minimum_lesion_ml == float(chosen["minimum_lesion_ml"])
+    assert after.postprocessing.minimum_suv_max == float(chosen["minimum_suv_max"])
     assert "on 5 cases" in capsys.readouterr().out
 
 
