@@ -162,7 +162,12 @@ def is_to_serve(arguments: Sequence[str] | None = None) -> bool:
     words = sys.argv[1:] if arguments is None else arguments
     labelled = os.environ.get(f"{PREFIX}API_METHOD", "").strip().lower()
     folder = Path(os.environ.get(f"{PREFIX}INPUT", "").strip() or "/input")
-    return labelled == "invoke" and not words and folder.is_dir() and not any(folder.iterdir())
+    if labelled != "invoke" or words:
+        return False
+    try:
+        return folder.is_dir() and not any(folder.iterdir())
+    except OSError:
+        return False  # the job says what is wrong with its folder
 
 
 def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:

@@ -106,7 +106,8 @@ class Segmenter:
     Parameters
     ----------
     checkpoints : sequence of Checkpoint
-        Several are averaged; they must share spacing, orientation, threshold and postprocessing.
+        Several are averaged; they must share spacing, orientation, flip axes, threshold and
+        postprocessing.
     device : str
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     precision : str

@@ -201,7 +201,8 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         type=float,
         metavar="SECONDS",
-        help="For the whole process. By default the edition's for a job, and none for files.",
+        help="For the whole process; in serve for each job, with --cases for each case. By default the edition's "
+        "less 20 s for a job, and none for files.",
     )
     parser.add_argument(
         "--require-gpu",

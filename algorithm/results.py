@@ -162,7 +162,7 @@ def write_results(folder: Path, result: Result, wanted: Wanted) -> dict[str, Pat
     Returns
     -------
     dict
-        What was written where, in the order in which it is told: "picture", "page", "DICOM SEG", "report", "mask".
+        What was written where, in the order in which it is told: "DICOM SEG", "picture", "page", "report", "mask".
 
     Raises
     ------

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from algorithm.cases import Case
-from algorithm.cohort.record import RECORD_NAME, Record, is_done, key_of, read_record, write_record
+from algorithm.cohort.record import RECORD_NAME, Record, is_done, key_of, write_record
 from algorithm.cohort.share import Share
 from algorithm.cohort.tables import COHORT_NAME, LESIONS_NAME, remove_tables, write_tables
 from algorithm.console import INTERRUPTED
@@ -24,7 +24,6 @@ from algorithm.errors import UserError
 from algorithm.files import claimed, sha256_of
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
-from algorithm.outputs import is_one_of
 from algorithm.refusals import as_user_error
 from algorithm.results import NAMES, Wanted, clear_results, nameless_failure, remove_results, write_results
 
@@ -128,7 +127,6 @@ def _segment(case: Case, key: str, cohort: Cohort, segmenter: Segmenter) -> Reco
     folder, inputs, began = cohort.out / case.name, (case.ct, case.pet), time.monotonic()
     error, files = "", {}
     try:
-        _remove_recorded(folder, inputs)
         clear_results(folder, inputs, [folder / RECORD_NAME])
         wanted = cohort.wanted.decided(case.pet)
         result = segmenter.segment(case.ct, case.pet, cohort.settings, progress=_QUIET, keep_ct=bool(wanted.page))
@@ -152,14 +150,6 @@ def _sentence(raised: Exception) -> str:
         _log.info("%s", "".join(traceback.format_exception(raised)))
         return f"{type(raised).__name__}: {raised}. This is a bug of this software; please report it"
     return " ".join(str(known).split())
-
-
-def _remove_recorded(folder: Path, inputs: Sequence[Path]) -> None:
-    """Remove the results that a record names: they are ours even where they were damaged since."""
-    record = read_record(folder)
-    for name in record.files if record else ():
-        if name in NAMES and not is_one_of(folder / name, inputs):
-            (folder / name).unlink(missing_ok=True)
 
 
 def _with_bar(cases: Sequence[Case], *, shown: bool) -> Iterator[Case]:

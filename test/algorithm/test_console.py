@@ -234,6 +234,13 @@ class TestIsToServe:
     def test_whoever_gives_options_wants_a_job_done(self) -> None:
         assert not console.is_to_serve(["--flips", "1"])
 
+    def test_a_folder_that_cannot_be_listed_is_the_jobs_mistake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: Path) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(Path, "iterdir", refuse)
+        assert not console.is_to_serve([])
+
     def test_no_folder_is_a_mistake(self, folder: Path) -> None:
         folder.rmdir()
         assert not console.is_to_serve([])

@@ -13,6 +13,7 @@ from algorithm.lesions import MeasuredLesion, Totals
 from algorithm.report import (
     Geometry,
     RunReport,
+    Stopwatch,
     WeightsUsed,
     peak_host_memory_mib,
     write_json,
@@ -115,3 +116,10 @@ def test_geometry_of_an_image() -> None:
 
 def test_peak_memory_is_that_of_a_python_process() -> None:
     assert 20 < peak_host_memory_mib() < 200_000
+
+
+def test_a_stage_that_an_error_ends_is_timed() -> None:
+    watch = Stopwatch()
+    with pytest.raises(ValueError, match="too slow"), watch.stage("predict"):
+        raise ValueError("too slow")
+    assert watch.seconds.keys() == {"predict"}

@@ -98,6 +98,19 @@ class TestResuming:
         assert segmented == ["bert"]
         assert without_seconds(tmp_path / "cohort.csv") == before
 
+    def test_a_mask_that_somebody_corrected_stays(self, cohort, tree, tmp_path, capsys) -> None:
+        assert cohort(tree, tmp_path) == 0
+        mask = tmp_path / "bert_study/tumour.nii.gz"
+        image = sitk.ReadImage(mask)
+        corrected = sitk.GetImageFromArray(sitk.GetArrayFromImage(image))  # without the note that says whose it is
+        sitk.WriteImage(corrected, mask)
+        before = mask.read_bytes()
+
+        assert cohort(tree, tmp_path) == 4
+
+        assert mask.read_bytes() == before
+        assert "tumour.nii.gz" in capsys.readouterr().out
+
     @pytest.mark.parametrize("change", ["weights", "threshold", "overlap", "image"])
     def test_another_request_is_done_anew(self, change, checkpoint, tree, tmp_path, segmented) -> None:
         copy = Path(shutil.copytree(tree, tmp_path / "tree"))
