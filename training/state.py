@@ -104,10 +104,12 @@ def read_state(path: Path, run: Mapping[str, str], device: torch.device) -> tupl
     initial = json.loads(stored.get("initial checkpoint", "null"))
     if isinstance(initial, dict):  # older versions stored its provenance too
         stored["initial checkpoint"] = json.dumps(initial.get("sha256"))
+    if "computed in" in stored:  # which is what --precision came to, however that was given
+        stored.pop("precision", None)
     # A key that an older version did not store is not compared.
     differing = sorted(key for key in stored if stored[key] != run.get(key))
     if differing == ["computed in"]:
-        before, here = (each["computed in"].removeprefix("torch.") for each in (stored, run))
+        before, here = (_format(each["computed in"]) for each in (stored, run))
         raise UsageError(
             f"{path.parent} holds a run that was computed in {before}, here it would be {here}; give "
             f"--precision {before} to go on"
@@ -118,3 +120,8 @@ def read_state(path: Path, run: Mapping[str, str], device: torch.device) -> tupl
             "on, or choose another --out"
         )
     return progress, state
+
+
+def _format(dtype: str) -> str:
+    """Return the name that ``--precision`` gives a number format; the loop has none for float32."""
+    return "float32" if dtype == "None" else dtype.removeprefix("torch.")

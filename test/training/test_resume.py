@@ -12,8 +12,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from algorithm.description import Agreement, Postprocessing, PrecisionProof
+from algorithm.description import Agreement, Description, Normalisation, Postprocessing, PrecisionProof
 from algorithm.errors import OutputError, UsageError
+from algorithm.network.architecture import Architecture
 from algorithm.weights import describe_again, load_checkpoint
 from test.conftest import ROOT
 from test.support.training_runs import (
@@ -23,7 +24,8 @@ from test.support.training_runs import (
 )
 from test.support.trees import alter, write_tree
 from training.__main__ import main
-from training.state import STATE, Progress, read_state, write_state
+from training.recipe import Recipe
+from training.state import STATE, Progress, fingerprint, read_state, write_state
 
 _KILLED_AFTER_A_STATE = """
 import os, signal, sys
@@ -191,11 +193,20 @@ def test_other_validation_cases_begin_anew_with_the_best(tree, cache_folder, tmp
     assert "no longer counts" not in capsys.readouterr().out
 
 
-def test_a_run_in_another_number_format_says_which_to_give(tmp_path):
-    write_state(tmp_path / STATE, {"computed in": "torch.float32", "steps": "9"}, Progress(), {})
-    here = {"computed in": "torch.bfloat16", "steps": "9"}
+def test_a_run_in_another_number_format_says_which_to_give_and_takes_it(tmp_path):
+    how = Normalisation("clip-scale", low=0, high=10)
+    network = Description("x", Architecture(), (32, 32, 16), (4.0, 4.0, 3.0), how, how)
+    auto, given = (Recipe(), Recipe(precision="float32"))
+    path, cpu = tmp_path / STATE, torch.device("cpu")
+    write_state(path, fingerprint(network, auto, (), None), Progress(), {})
     with pytest.raises(UsageError, match="in float32, here it would be bfloat16; give --precision float32"):
-        read_state(tmp_path / STATE, here, torch.device("cpu"))
+        read_state(path, fingerprint(network, auto, (), torch.bfloat16), cpu)
+    assert read_state(path, fingerprint(network, given, (), None), cpu)[0] == Progress()
+
+    older = {"precision": '"auto"'}  # said nothing of what that came to
+    write_state(path, older, Progress(), {})
+    with pytest.raises(UsageError, match="other values of precision"):
+        read_state(path, fingerprint(network, given, (), None), cpu)
 
 
 def test_a_state_that_is_something_else_is_damaged(tmp_path):
