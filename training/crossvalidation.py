@@ -32,9 +32,9 @@ def main(args: argparse.Namespace) -> int:
             folds = [f"fold_{fold}" for fold in range(options.folds)]
             for each in [initial / fold / "last.json" for fold in folds] if initial.is_dir() else [initial]:
                 session.check_start(each, *(out / fold for fold in folds))
+            if not initial.is_dir():
+                check_never_saw(initial, training.data.cases[0])
         data = session.prepare_data()
-        if initial and not initial.is_dir():
-            check_never_saw(initial, data.datasets[0].folder)
         rows: list[Row] = []
         held_back: list[Case] = []
         for fold, split in enumerate(folds_of(data, options.folds, training.recipe.seed)):

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     check_free(options.out, MISTAKES)
     cases: list[CachedCase] = []
     datasets = [find_cases(folder, options.layout) for folder in options.cases]
-    check_names(datasets)
+    check_names(options.cases, datasets)
     for found in datasets:
         cache = build_cache(found.cases, options.cache, spacing, progress=False, workers=options.workers)
         for skipped in (*found.skipped, *cache.skipped):

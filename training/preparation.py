@@ -105,7 +105,7 @@ def prepare(data: DataOptions, *, spacing: Spacing, workers: int, processes: Pro
         )
     mistakes = read_mistakes(data.mistakes, spacing) if data.mistakes else {}
     datasets = tuple(find_cases(folder, data.layout) for folder in data.cases)
-    check_names(datasets)
+    check_names(data.cases, datasets)
     caches = []
     for dataset in datasets:
         if not processes.is_first:
@@ -282,29 +282,27 @@ def parse_normalisation(text: str) -> Normalisation:
         raise UsageError(f"the normalisation {text!r} makes no sense: {error}") from error
 
 
-def check_names(datasets: Sequence[DataSet]) -> None:
-    """Raise UsageError if two folders have patients of one name, who would share a role in every split.
+def check_names(sources: Sequence[Path], datasets: Sequence[DataSet]) -> None:
+    """Raise UsageError if two data sets have patients of one name, who would share a role in every split.
 
-    Or cases of one name, which no list of cases could tell apart.
+    Or cases of one name, which no list of cases could tell apart. ``sources``: the folder or list of each.
     """
     owner: dict[str, Path] = {}
-    for dataset in datasets:
+    for source, dataset in zip(sources, datasets, strict=True):
         patients = {person(case.patient): case.patient for case in dataset.cases}
         for key, patient in patients.items():
             if key in owner:
                 raise UsageError(
-                    f"both {owner[key]} and {dataset.folder} hold a patient {patient}; give each patient "
+                    f"both {owner[key]} and {source} hold a patient {patient}; give each patient "
                     "once, or rename the folders of one of them"
                 )
-        owner |= dict.fromkeys(patients, dataset.folder)
+        owner |= dict.fromkeys(patients, source)
     first: dict[str, Path] = {}
-    for dataset in datasets:
+    for source, dataset in zip(sources, datasets, strict=True):
         for case in dataset.cases:
             if case.name in first:
-                raise UsageError(
-                    f"both {first[case.name]} and {dataset.folder} hold a case {case.name}; rename it in one"
-                )
-        first |= {case.name: dataset.folder for case in dataset.cases}
+                raise UsageError(f"both {first[case.name]} and {source} hold a case {case.name}; rename it in one")
+        first |= {case.name: source for case in dataset.cases}
 
 
 def _log_cases(dataset: DataSet, cache: Cache) -> None:

@@ -90,7 +90,7 @@ class Augmentation:
         if not 0 <= self.scaling < 1:
             raise ValueError(f"scaling must be at least 0 and below 1, got {self.scaling}")
         if not 1 <= self.gamma < math.inf:
-            raise ValueError(f"gamma must be at least 1, got {self.gamma}")
+            raise ValueError(f"gamma must be at least 1 and finite, got {self.gamma}")
 
     @property
     def mirrored(self) -> tuple[str, ...]:

@@ -70,11 +70,12 @@ def end_of_earlier_fold(earlier: Path, fold: int, split: Split) -> Path:
 def check_never_saw(checkpoint: Path, data: Path) -> None:
     """Raise UsageError for a checkpoint that was trained on the patients that it would be tested on.
 
-    Those that it started from count as well.
+    Those that it started from count as well. ``data`` is a folder of cases or a list, which has its folder's name.
     """
     known = {each["name"] for each in data_seen(read_description(checkpoint).provenance)}
-    if data.resolve().name in known:
+    name = (data.parent if data.is_file() else data).resolve().name
+    if name in known:
         raise UsageError(
-            f"the network in {checkpoint} was trained on a data set called {data.resolve().name}, on which it "
-            "would be tested; start from one that never saw it"
+            f"the network in {checkpoint} was trained on a data set called {name}, on which it would be tested; "
+            "start from one that never saw it"
         )

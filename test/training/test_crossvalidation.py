@@ -74,10 +74,17 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
     assert capsys.readouterr().out.splitlines()[-8:] == first.splitlines()[-8:]
 
 
-def test_a_start_that_knows_the_patients_is_refused(tree, cache_folder, tmp_path, capsys, trained):
-    arguments = options(tree, cache_folder, tmp_path, "--init", str(trained))
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_start_that_knows_the_patients_is_refused_before_anything_is_preprocessed(
+    listed, tree, tmp_path, capsys, trained
+):
+    a_list = tmp_path / tree.name / "cases.csv"  # its folder has the name of the one that trained
+    a_list.parent.mkdir()
+    a_list.touch()
+    arguments = options(a_list if listed else tree, tmp_path / "cache", tmp_path, "--init", str(trained))
     assert main(["crossvalidate", *arguments[1:]]) == 2
     assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_a_start_started_from_counts_too(tree, cache_folder, tmp_path, capsys, trained):

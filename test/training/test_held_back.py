@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,18 +86,6 @@ def test_an_earlier_list_of_a_role_without_cases_goes(tmp_path: Path) -> None:
     assert (tmp_path / "run/test.csv").is_file()
     write_lists(data, Split(("a", "b")), tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
-
-
-def test_cases_of_one_name_in_two_lists_are_refused(tmp_path: Path) -> None:
-    lists = []
-    for site in "AB":
-        root = write_tree(tmp_path / site, f"p{site}")
-        rows = f"scan,p{site}/study/CTres.nii.gz,p{site}/study/SUV.nii.gz,p{site}/study/SEG.nii.gz,{site}\n"
-        (root / "cases.csv").write_text(f"case,ct,pet,truth,patient\n{rows}")
-        lists.append(root / "cases.csv")
-    with pytest.raises(UsageError, match=r"both .*A and .*B hold a case scan; rename it in one"):
-        prepared(tmp_path, *lists)
-    assert not (tmp_path / "cache").exists()
 
 
 def test_patients_without_a_role_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,6 +170,18 @@ def test_another_word_for_the_grid_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("case,ct,pet,truth,truth_grid\na,c.nii.gz,p.nii.gz,t.nii.gz,ct\n")
     with pytest.raises(UsageError, match=r"has ct as the truth_grid of a; give own"):
         list_cases(tmp_path / "cases.csv")
+
+
+@pytest.mark.parametrize(("second", "said"), [("b,p", "patient p"), ("a,q", "case a")])
+def test_of_two_lists_in_one_folder_each_is_named(tmp_path: Path, second: str, said: str) -> None:
+    lists = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    for name in ("c", "p", "t"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    for path, row in zip(lists, ("a,p", second), strict=True):
+        path.write_text(f"case,patient,ct,pet,truth\n{row},c.nii.gz,p.nii.gz,t.nii.gz\n")
+    with pytest.raises(UsageError, match=re.escape(f"both {lists[0]} and {lists[1]} hold a {said}")):
+        prepared(tmp_path, *lists)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_one_patient_of_autopet_under_both_names_is_found(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from training.recipe import Augmentation, Recipe
@@ -8,6 +10,21 @@ from training.recipe import Augmentation, Recipe
 @pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"gamma": 0.5}, {"scaling": 1.0}])
 def test_augmentation_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
+        Augmentation(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"probability": 2.0}, "augment must lie between 0 and 1, got 2.0"),
+        ({"tumour_free": 2.0}, "clear-tumour must lie between 0 and 1, got 2.0"),
+        ({"rotation_deg": math.inf}, "rotation must be at least 0 and finite, got inf"),
+        ({"misalignment_voxels": -1}, "misalignment must be at least 0 and finite, got -1"),
+        ({"gamma": math.inf}, "gamma must be at least 1 and finite, got inf"),
+    ],
+)
+def test_augmentation_that_makes_no_sense_is_called_as_its_option_is(wrong, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
         Augmentation(**wrong)
 
 
