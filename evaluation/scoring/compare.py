@@ -127,11 +127,12 @@ def main(args: argparse.Namespace) -> int:
     )
     outputs.make_way([(path, kind) for path, kind, _ in tables], [args.truth, args.cases, *folders.values()])
     scored: dict[str, list[CaseScore]] = {}
+    rules, surfaces = RULES[args.edition], not {"hd95_mm", "surface_dice"}.isdisjoint(args.metrics)
     for method, folder in folders.items():
         pairs, _ = find_pairs(args.truth, folder, args.cases)
-        scored[method] = list(score_pairs(pairs, RULES[args.edition], tolerance_mm=args.tolerance))
+        scored[method] = list(score_pairs(pairs, rules, tolerance_mm=args.tolerance, surfaces=surfaces))
         missing = [pair.case for pair in pairs if pair.prediction is None]
-        note = f"; missing, counted {RULES[args.edition].missing}: {', '.join(missing)}" if missing else ""
+        note = f"; missing, counted {rules.missing}: {', '.join(missing)}" if missing else ""
         log.info("Scored %s: %d cases%s", method, len(scored[method]), note)
 
     lines = compare(scored, reference, args.metrics, seed=args.seed)

@@ -125,7 +125,7 @@ def score_with_table(pairs: Sequence[Pair], rules: Rules, *, tolerance_mm: float
 
 
 def score_pairs(
-    pairs: Iterable[Pair], rules: Rules, *, tolerance_mm: float = SURFACE_TOLERANCE_MM
+    pairs: Iterable[Pair], rules: Rules, *, tolerance_mm: float = SURFACE_TOLERANCE_MM, surfaces: bool = True
 ) -> Iterator[CaseScore]:
     """Score case by case, in order; see :func:`score_pair`. Missing cases that do not count are left out."""
     for pair in pairs:
@@ -137,6 +137,7 @@ def score_pairs(
             rules,
             tolerance_mm=tolerance_mm,
             truth_on_own_grid=pair.truth_on_own_grid,
+            surfaces=surfaces,
         )
         yield CaseScore(pair.case, pair.subset, pair.prediction is None, scores, pair.synthetic)
 
@@ -148,10 +149,12 @@ def score_pair(
     *,
     tolerance_mm: float = SURFACE_TOLERANCE_MM,
     truth_on_own_grid: bool = False,
+    surfaces: bool = True,
 ) -> Scores:
     """Score one pair of files; a prediction of None counts as the rules say.
 
     ``truth_on_own_grid``: the truth's labels, all of them tumour, are brought onto the prediction's grid first.
+    ``surfaces``: see :func:`evaluation.scoring.metrics.measure`.
 
     Raises
     ------
@@ -176,6 +179,7 @@ def score_pair(
         header.GetSpacing(),
         rules,
         tolerance_mm=tolerance_mm,
+        surfaces=surfaces,
     )
     if prediction_path is None and rules.missing == "as-zero":
         return dataclasses.replace(scores, dice=0.0, lesion_f1=0.0)

@@ -87,7 +87,7 @@ def _score_folder(folder: Path, edition: str, truth: Path) -> Cases:
     curves: dict[str, dict[str, list[float]]] = {}
     for step_folder in folders:
         pairs, _ = find_pairs(truth, step_folder)
-        for result in score_pairs(pairs, RULES[edition]):
+        for result in score_pairs(pairs, RULES[edition], surfaces=False):  # which no edition ranks
             curve = curves.setdefault(result.case, {name: [] for name in _columns(scheme)})
             for name, values in curve.items():
                 values.append(float(getattr(result.scores, name)))

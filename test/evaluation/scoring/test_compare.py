@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from evaluation.scoring.compare import (
     wilcoxon_p,
 )
 from evaluation.scoring.editions import RULES
-from evaluation.scoring.metrics import measure
+from evaluation.scoring.metrics import measure, surface_distances
 from evaluation.scoring.score import CaseScore
 from test.evaluation.scoring.test_metrics import ONE, SPACINGS
 from test.evaluation.scoring.test_score import EMPTY, TWO, write
@@ -153,6 +154,17 @@ def test_command_line_compares_folders(tmp_path, capsys):
     assert float(rows[1]["difference"]) == pytest.approx((0 + 0 + 2 * 2 / 3) / 4 - 1)
     assert (tmp_path / "table.markdown").read_text() in out
     assert "tabular" in (tmp_path / "table.latex").read_text()
+
+
+@pytest.mark.parametrize(("metric", "asked"), [("dice", 0), ("hd95_mm", 1), ("surface_dice", 1)])
+def test_surfaces_are_measured_where_they_are_compared(tmp_path, monkeypatch, metric, asked):
+    measured = Mock(wraps=surface_distances)
+    monkeypatch.setattr("evaluation.scoring.metrics.surface_distances", measured)
+    for folder in ("truth", "mask"):
+        write(tmp_path / folder / "a.mha", ONE)
+    words = ["--truth", f"{tmp_path}/truth", "--prediction", f"one={tmp_path}/mask", "--metrics", metric]
+    assert main(["compare", *words]) == 0
+    assert measured.call_count == asked
 
 
 @pytest.mark.parametrize(

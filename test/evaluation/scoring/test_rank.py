@@ -157,6 +157,14 @@ def test_interactive_tables_are_ranked_by_areas(steps, capsys):
     assert f"early_5: {(fdg + psma) / 2:.3f}" in capsys.readouterr().out
 
 
+def test_masks_are_ranked_without_their_surfaces(cohort, monkeypatch):
+    """No edition ranks them, and they take most of the time."""
+    monkeypatch.delattr("evaluation.scoring.metrics.surface_distances")
+    ranked = {measure.metric for scheme in SCHEMES.values() for measure in scheme.measures}
+    assert ranked.isdisjoint({"hd95_mm", "surface_dice"})
+    assert read_submission(cohort / "good", "III", cohort / "truth").keys() == set(CASES)
+
+
 def test_folders_of_steps_are_scored_step_by_step(cohort):
     for step in range(6):
         for number, case in enumerate(CASES):
