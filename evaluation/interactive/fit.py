@@ -97,8 +97,22 @@ def examples(
 
 
 def fit(found: Sequence[Example]) -> Weights:
-    """Return the weights of two logistic regressions, rounded to three digits."""
-    return Weights(*(_regress([each for each in found if each.tumour == tumour]) for tumour in (True, False)))
+    """Return the weights of two logistic regressions, rounded to three digits.
+
+    Raises
+    ------
+    MissingInputError
+        There is nothing to learn one of them from.
+    """
+    weights = []
+    for tumour, what in ((True, "tumour that was missed"), (False, "what was called falsely")):
+        alike = [each for each in found if each.tumour == tumour and each.wrong.size]
+        if not alike:
+            raise MissingInputError(
+                f"no case gives a scribble on {what}; give more cases, or a network that errs in them"
+            )
+        weights.append(_regress(alike))
+    return Weights(*weights)
 
 
 def _regress(found: Sequence[Example]) -> tuple[float, ...]:
@@ -141,14 +155,14 @@ def run(args: argparse.Namespace) -> int:
     UsageError
         No round or no game is asked for.
     MissingInputError
-        No case has a truth.
+        No case has a truth, or none of them a mistake to learn from.
     """
     if min(args.rounds, args.repeats) < 1:
         raise UsageError(f"--rounds and --repeats must be at least 1, got {args.rounds} and {args.repeats}")
-    player = InProcess([load_checkpoint(path) for path in find_checkpoints(args.weights)], cache=args.cache)
     cases = [case for source in args.cases for case in list_cases(source) if case.truth is not None]
     if not cases:
         raise MissingInputError(f"no case in {', '.join(map(str, args.cases))} has a truth; give cases with one")
+    player = InProcess([load_checkpoint(path) for path in find_checkpoints(args.weights)], cache=args.cache)
     seen = [(player.see(case), _truth(case)) for case in cases]
     weights = fit_rounds(seen, rounds=args.rounds, repeats=args.repeats, seed=args.seed)
     for name, values in (("tumour", weights.tumour), ("background", weights.background)):

@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind", choices=KIND_CHOICES, default=MIXED, help="of the lines that V draws (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu or cuda; of an --image, only cuda gives it the GPUs (default: %(default)s)",
+    )
     parser.add_argument("--flips", type=int, default=1, help="passes that are averaged (default: %(default)s)")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="keep the network's probabilities from run to run"

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
+import pytest
 from scipy import ndimage
 
+from algorithm.errors import MissingInputError, UsageError
 from algorithm.guidance.evidence import FEATURES, log_odds
-from evaluation.interactive.fit import Example, fit, fit_rounds
+from evaluation.interactive.fit import Example, add_arguments, fit, fit_rounds, run
 from evaluation.interactive.network import Seen
 
 
@@ -40,6 +45,34 @@ def test_worth_counts() -> None:
             for wrong in (True, False)
         ]
         assert ((log_odds(zeros[:1], fit(found).tumour) > 0) == dear).all()
+
+
+@pytest.mark.parametrize(("kinds", "lacking"), [((), "tumour"), ((True,), "what was"), ((False,), "tumour")])
+def test_nothing_to_learn_from_is_one_sentence(kinds: tuple[bool, ...], lacking: str) -> None:
+    found = [Example(tumour, np.zeros((1, len(FEATURES))), np.ones(1, bool), 1.0) for tumour in kinds]
+    with pytest.raises(MissingInputError, match=f"no case gives a scribble on {lacking}"):
+        fit(found)
+
+
+@pytest.mark.parametrize("wrong", [("--rounds", "0"), ("--repeats", "0"), ("--repeats", "-1")])
+def test_neither_rounds_nor_games_are_left_out(tmp_path: Path, wrong: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match=f"must be at least 1, got .*{wrong[1]}"):
+        run(parsed("--cases", str(tmp_path), *wrong))
+
+
+def test_cases_without_truth_are_refused_before_weights_are_read(tmp_path: Path) -> None:
+    for name in ("c", "p"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    cases = tmp_path / "cases.csv"
+    cases.write_text("case,ct,pet\na,c.nii.gz,p.nii.gz\n")
+    with pytest.raises(MissingInputError, match="has a truth; give cases with one"):
+        run(parsed("--cases", str(cases), "--weights", str(tmp_path / "none")))
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
 
 
 def test_rounds_learn_to_correct_a_shifted_mask() -> None:
