@@ -97,6 +97,8 @@ class CaseRecord:
     name : str
     synthetic : bool
         The images are not of a patient.
+    subset : str or None
+        What its scores are averaged in; see :attr:`algorithm.cases.Case.group`.
     ct, pet : File
     truth : File or None
     truth_on_own_grid : bool
@@ -109,6 +111,7 @@ class CaseRecord:
 
     name: str
     synthetic: bool
+    subset: str | None
     ct: File
     pet: File
     truth: File | None

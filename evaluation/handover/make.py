@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from algorithm.cases import WHERE_CASES_LIE, Case, list_cases, tracer_of
+from algorithm.cases import WHERE_CASES_LIE, Case, list_cases
 from algorithm.errors import OutputError, UsageError
 from algorithm.files import check_writable, relative_path, sha256_of, written_whole
 from algorithm.images import read_image, read_mask, write_mask
@@ -131,6 +131,7 @@ def _record(case: Case, files: dict[str, File], out: Path, result: SegmentedCase
     return CaseRecord(
         name=case.name,
         synthetic=case.synthetic,
+        subset=case.group,
         ct=files["ct"],
         pet=files["pet"],
         truth=files.get("truth"),
@@ -149,7 +150,7 @@ def score_bundle(
             case.name,
             folder / case.truth.path,
             bundle / case.mask,
-            "synthetic" if case.synthetic else tracer_of(case.name),
+            case.subset,
             case.truth_on_own_grid,
             case.synthetic,
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_type_hints
 
+from algorithm.cases import tracer_of
 from algorithm.errors import MissingInputError, UsageError, UserError
 from algorithm.inference.augmentation import MOST_FLIPS
 from algorithm.inference.precision import PRECISIONS
@@ -106,7 +107,9 @@ def _case(content: Any) -> CaseRecord:
     if not isinstance(content, dict):
         raise TypeError(f"a case must be an object, got {content!r}")
     files = {key: None if content[key] is None else _file(content[key]) for key in ("ct", "pet", "truth")}
-    return _record(CaseRecord, {"truth_on_own_grid": False, **content, **files})  # older bundles lack it
+    subset = "synthetic" if content["synthetic"] is True else tracer_of(content["name"])
+    lacking = {"truth_on_own_grid": False, "subset": subset}  # in older bundles, which were scored by these
+    return _record(CaseRecord, {**lacking, **content, **files})
 
 
 def _file(content: Any) -> File:

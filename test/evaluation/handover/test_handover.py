@@ -59,7 +59,6 @@ def test_a_bundle_holds_what_it_promises(bundle, inputs, checkpoint):
     assert manifest.settings == SETTINGS
     metrics = json.loads((bundle / "metrics.json").read_text())
     assert [result["case"] for result in metrics["results"]] == ["a", "synthetic_b"]
-    assert metrics["results"][1]["subset"] == "synthetic"
     assert 0 < metrics["results"][0]["dice"] < 1
 
 
@@ -130,6 +129,24 @@ def test_cases_from_a_table_must_lie_in_one_folder(tmp_path, inputs, checkpoint)
     assert "metrics.json" not in manifest.files
     with pytest.raises(UsageError, match="lies outside"):
         make_bundle(list_cases(table), inputs / "b", [checkpoint], SETTINGS, tmp_path / "c", predict=threshold)
+
+
+def test_metrics_are_averaged_in_the_subsets_that_the_list_names(tmp_path, inputs, checkpoint):
+    study = "a/CTres.nii.gz,a/SUV.nii.gz,a/SEG.nii.gz"
+    rows = [f"fdg_x,{study},,LMU,", f"y,{study},psma,,", f"z,{study},psma,UKT,own", f"synthetic_b,{study},psma,,"]
+    table = inputs / "cases.csv"
+    table.write_text("\n".join(["case,ct,pet,truth,tracer,centre,subset", *rows]))
+    bundle = tmp_path / "b"
+    make_bundle(list_cases(table), inputs, [checkpoint], SETTINGS, bundle, predict=threshold)
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    subsets = {result["case"]: result["subset"] for result in metrics["results"]}
+    assert subsets == {"fdg_x": "fdg, LMU", "synthetic_b": "psma", "y": "psma", "z": "own"}
+
+    score = ["score", "--cases", str(table), "--prediction", str(bundle / "masks")]
+    assert command([*score, "--json", str(tmp_path / "metrics.json")]) == 0
+    scored = json.loads((tmp_path / "metrics.json").read_text())
+    assert scored["aggregates"] == metrics["aggregates"]
+    assert verify(bundle, inputs, predict=threshold) == 0
 
 
 def test_a_folder_of_dicom_is_no_input(tmp_path, inputs, checkpoint):

@@ -19,7 +19,7 @@ from evaluation.__main__ import main as command
 from evaluation.handover.make import score_bundle
 from evaluation.handover.manifest import read_manifest
 from evaluation.handover.verify import verify
-from evaluation.scoring.score import csv_text, report, to_json
+from evaluation.scoring.score import csv_text, report, to_csv, to_json
 from test.support.bundles import (
     flip_a_voxel,
     forge,
@@ -138,6 +138,7 @@ def test_metrics_are_scored_again(bundle, inputs, capsys):
 
 
 def test_an_older_bundle_ranks_synthetic_cases_too(bundle, inputs, capsys):
+    forge(bundle / "manifest.json", lambda c: [case.pop("subset") for case in c["cases"]])
     manifest = read_manifest(bundle)
     pairs, results = score_bundle(bundle, inputs, manifest.cases, manifest.edition)
     mixed = [dataclasses.replace(each, synthetic=False) for each in results]
@@ -146,6 +147,7 @@ def test_an_older_bundle_ranks_synthetic_cases_too(bundle, inputs, capsys):
     for each in content["results"]:
         del each["synthetic"]
     (bundle / "metrics.json").write_text(to_json(content))
+    (bundle / "metrics.csv").write_text(to_csv(results, manifest.edition))
     rewrite(bundle)
     assert verify(bundle, inputs, predict=threshold) == 0
     forge(bundle / "metrics.json", lambda c: c["aggregates"]["ranking"]["dice"].update(value=1.0))
