@@ -30,6 +30,7 @@ MASK_NAME = "tumour.nii.gz"
 _HEAD = 64 * 2**10  # bytes in which a file's marks lie
 _PNG_HEADER_END = 33  # signature and IHDR
 _REPORT_BEGINS = '{\n  "software_version": "'
+_RECORD_BEGINS = '{\n  "case": "'
 _NIFTI_DESCRIP = slice(148, 228)  # nifti1.h
 
 
@@ -182,6 +183,6 @@ PAGE = html_kind("a page")
 SEGMENTATION = Kind(
     "a DICOM SEG", lambda path: _head(path)[128:132] == b"DICM" and b"h2aseg-container" in _head(path)
 )
-CASE_RECORD = json_kind("a case's record", "case", "key", "seconds", "files")
+CASE_RECORD = json_kind("a case's record", "case", "key", "seconds", "files", beginning=_RECORD_BEGINS)
 SOCKET_VALUE = Kind("a JSON value", lambda path: read_json(path) in (True, False))
 """What AutoPET III asks for beside the mask: one truth value."""

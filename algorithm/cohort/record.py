@@ -12,7 +12,7 @@ from pathlib import Path
 from algorithm import __version__
 from algorithm.files import sha256_of
 from algorithm.formats.volume import files_of
-from algorithm.outputs import MASK_NAME
+from algorithm.outputs import CASE_RECORD, MASK_NAME
 from algorithm.report import write_json
 from algorithm.results import NAMES, REPORT_NAME
 
@@ -61,8 +61,8 @@ def key_of(images: Iterable[Path], *asked: object) -> str:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write a case's record into its folder; raises OutputError if that cannot be."""
-    write_json(folder / RECORD_NAME, dataclasses.asdict(record))
+    """Write a case's record into its folder; raises OutputError if it cannot be, or something else lies there."""
+    write_json(folder / RECORD_NAME, dataclasses.asdict(record), CASE_RECORD)
 
 
 def read_record(folder: Path) -> Record | None:

@@ -24,6 +24,7 @@ from algorithm.errors import UserError
 from algorithm.files import claimed, sha256_of
 from algorithm.inference.progress import Progress
 from algorithm.job import InferenceSettings, Segmenter
+from algorithm.outputs import CASE_RECORD, check_free
 from algorithm.refusals import as_user_error
 from algorithm.results import NAMES, Wanted, clear_results, nameless_failure, remove_results, write_results
 
@@ -84,10 +85,12 @@ def run_cohort(cohort: Cohort, segmenter: Segmenter, share: Share) -> None:
     InterruptedCohortError
         SIGINT came; the case that ran then was finished.
     UserError
-        The results' folder cannot be written, or what all cases need is missing.
+        The results' folder cannot be written, something else lies where a case's record goes, or what all cases
+        need is missing.
     """
     for case in cohort.cases:
         cohort.wanted.decided(case.pet)  # what is missing for one is missing for all: said before hours pass
+        check_free(cohort.out / case.name / RECORD_NAME, CASE_RECORD)
     weights = [each.identity for each in segmenter.descriptions]
     how = (weights, str(segmenter.predictor.execution.dtype), cohort.settings, cohort.wanted)
     keys = {case.name: key_of((case.ct, case.pet), how) for case in cohort.cases}

@@ -1,1 +1,1 @@
-"""DICOM in: series, volumes, SUV. Needs pydicom (requirements-clinic.txt), which is imported on first use."""
+"""DICOM in: series, volumes, SUV. pydicom is imported on first use."""

@@ -1,6 +1,6 @@
 """DICOM headers: reading the few elements that are needed, and what their texts mean.
 
-pydicom is no part of the inference image; it is imported on first use, with a sentence where it is missing.
+pydicom is imported on first use, with a sentence where it is missing.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from algorithm.errors import MissingInputError
+from algorithm.files import walked
 from algorithm.formats.metaimage import read_metaimage
 from algorithm.formats.nifti import read_nifti
 from algorithm.formats.nrrd import read_nrrd
@@ -67,11 +69,18 @@ def files_of(image: Path) -> list[Path]:
     A file that is no image is returned alone, of one that is not there nothing.
     """
     if not image.is_file():
-        return [path for path in sorted(image.rglob("*")) if path.is_file()]
+        return sorted(_files_below(image))
     try:
         return list(dict.fromkeys((image, stored_in(image).data)))
     except FormatError:
         return [image]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield a folder's files, behind links to folders as well, up to the first that nobody may look into."""
+    with suppress(MissingInputError):
+        for place, _, names in walked(folder):
+            yield from (place / name for name in names if (place / name).is_file())
 
 
 def header_of(path: Path, stored: Stored) -> sitk.ImageFileReader:

@@ -70,6 +70,6 @@ class GraphedNetwork:
                 self.network.finest(fixed_ct, fixed_pet)
         torch.cuda.current_stream(ct.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=aside):  # by default its stream is the current device's
             logits = self.network.finest(fixed_ct, fixed_pet)
         return _Recording(graph, fixed_ct, fixed_pet, logits)

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from algorithm.dicom.study import read_pet
 from algorithm.errors import UserError
-from algorithm.images import geometry_text, other_geometry_text, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
 from algorithm.postprocessing import voxel_volume_ml
 from algorithm.preflight.case import copy_job
 from algorithm.preflight.engine import Container, Ended, give_back_files, has_gpu
@@ -278,10 +279,9 @@ def _mask(outcome: _Outcome) -> str:
     if path.suffix not in (".mha", ".tif", ".tiff"):
         raise RefusedError(f"the platform takes .mha and .tiff, got {path.name}; write .mha")
     try:
-        mask = read_mask(path)
+        mask, pet = read_mask(path), _image(outcome.job.pet)
     except UserError as error:
         raise RefusedError(str(error).replace(str(path), path.name)) from error
-    pet = sitk.ReadImage(str(_only(outcome.job.pet)))
     if not same_geometry(mask, pet):
         raise RefusedError(
             f"the mask must have the PET's geometry, {geometry_text(pet)}, got {other_geometry_text(mask, pet)}; "
@@ -291,8 +291,9 @@ def _mask(outcome: _Outcome) -> str:
     return f"0 and 1, the PET's geometry, {voxels * voxel_volume_ml(mask.GetSpacing()):.1f} ml of tumour"
 
 
-def _only(path: Path) -> Path:
-    return path if path.is_file() else next(path.iterdir())
+def _image(pet: Path) -> sitk.Image:
+    """Return a PET: an image file, or a folder of DICOM files."""
+    return read_pet(pet).image if pet.is_dir() else read_image(pet, "PET")
 
 
 def _time(outcome: _Outcome) -> str:

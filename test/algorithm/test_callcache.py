@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from algorithm.callcache import key_of
 from algorithm.cohort import record
+from algorithm.formats.volume import files_of
 
 
 def image(folder: Path, name: str, value: float) -> Path:
@@ -29,6 +30,19 @@ def test_a_folder_counts_with_all_its_files(tmp_path: Path) -> None:
     one, other = (image(tmp_path / each, "a.mha", value).parent for each, value in (("1", 1), ("2", 2)))
     assert key_of([one]) != key_of([other])
     assert key_of([one], 1) != key_of([one], 2)
+
+
+def test_a_folder_counts_with_files_behind_links(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for name, value in (("1", 1), ("2", 2)):
+        os.utime(image(tmp_path / name, "a.mha", value), (value, value))
+    (folder / "series").symlink_to(tmp_path / "1")
+    one = (key_of([folder]), record.key_of([folder]))
+    (folder / "series").unlink()
+    (folder / "series").symlink_to(tmp_path / "2")
+    assert files_of(folder) == [folder / "series" / "a.mha"]
+    assert all(before != now for before, now in zip(one, (key_of([folder]), record.key_of([folder])), strict=True))
 
 
 @pytest.mark.parametrize("voxels", ["a.raw", "a.zraw"])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from algorithm import weights
 from algorithm.__main__ import main
-from algorithm.errors import WeightsError
+from algorithm.errors import OutputError, WeightsError
 from algorithm.network.architecture import Architecture
 from algorithm.network.h2aseg import H2ASeg
 from algorithm.released import import_released, network_from_released, released_name
@@ -208,6 +208,19 @@ class TestCheckpoint:
         assert not built.training
         for name, value in network.state_dict().items():
             assert torch.equal(built.state_dict()[name], value.half().float())
+
+    def test_somebody_elses_weights_stay(self, tmp_path: Path) -> None:
+        theirs = tmp_path / "mine.safetensors"
+        safetensors.torch.save_file({"layer.weight": torch.ones(3)}, theirs)
+        before = theirs.read_bytes()
+        with pytest.raises(OutputError, match=r"mine\.safetensors is there already and is not weights"):
+            save_checkpoint(tmp_path, "mine", random_network().state_dict(), describe())
+        assert theirs.read_bytes() == before
+
+    def test_weights_left_without_their_description_are_replaced(self, tmp_path: Path) -> None:
+        path = save_checkpoint(tmp_path, "mine", random_network().state_dict(), describe())
+        path.unlink()
+        assert save_checkpoint(tmp_path, "mine", random_network().state_dict(), describe()) == path
 
     def test_float32_keeps_every_bit(self, tmp_path: Path) -> None:
         network = random_network()

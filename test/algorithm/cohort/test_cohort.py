@@ -111,6 +111,19 @@ class TestResuming:
         assert mask.read_bytes() == before
         assert "tumour.nii.gz" in capsys.readouterr().out
 
+    def test_somebody_elses_file_where_a_record_goes_stays(
+        self, cohort, tree, tmp_path, capsys, segmented
+    ) -> None:
+        note = tmp_path / "carl_study/case.json"
+        note.parent.mkdir()
+        note.write_text('{"case": "of mine"}')
+
+        assert cohort(tree, tmp_path) == 2
+
+        assert note.read_text() == '{"case": "of mine"}'
+        assert f"{note} is there already and is not a case's record" in capsys.readouterr().err
+        assert segmented == []
+
     @pytest.mark.parametrize("change", ["weights", "threshold", "overlap", "image"])
     def test_another_request_is_done_anew(self, change, checkpoint, tree, tmp_path, segmented) -> None:
         copy = Path(shutil.copytree(tree, tmp_path / "tree"))

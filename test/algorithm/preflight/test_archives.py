@@ -284,6 +284,16 @@ def test_compressed_archives_are_read(compression: str, tmp_path: Path) -> None:
         assert archive.names == ["h2aseg:test"]
 
 
+def test_an_image_whose_job_was_not_tried_is_not_called_fit(
+    image: FakeImage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("algorithm.preflight.image.engine_answers", lambda: False)
+    code, said, _ = ends(capsys, save_old([image], tmp_path / "image.tar"))
+    assert code == 0
+    assert "fit for an upload" not in said
+    assert said.endswith("not everything was (job in a container: no Docker engine answers here)\n")
+
+
 def test_no_such_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, sentence = ends(capsys, tmp_path / "nothing.tar")
     assert code == 2

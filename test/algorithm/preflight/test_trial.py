@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
 
+from algorithm.dicom.study import read_pet
 from algorithm.preflight import trial
 from algorithm.preflight.engine import Ended
-from algorithm.preflight.findings import Finding, PreflightError, Verdict, raise_first
+from algorithm.preflight.findings import Finding, PreflightError, Verdict, carried_out, raise_first
 from algorithm.preflight.trial import Conditions, both_flags, try_job
+from algorithm.sockets import CT_FOLDER, PET_FOLDER, find_job
+from test.support.studies import write_study
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "input"
 SOCKET = "images/automated-petct-lesion-segmentation"
@@ -78,6 +82,24 @@ def test_a_good_job_passes_every_check(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "10.0 s of 300 s" in findings[3].found
     assert "at most 2.0 GiB" in findings[4].found
     raise_first(findings)
+
+
+def test_a_job_of_dicom_files_is_judged_by_all_slices_of_its_pet(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    source = tmp_path / "source"
+    write_study(source / "images")
+    (source / "images" / "ct").rename(source / CT_FOLDER)
+    (source / "images" / "pet").rename(source / PET_FOLDER)
+    pet = read_pet(source / PET_FOLDER).image
+    job = find_job(source, tmp_path / "output")
+    job.mask.parent.mkdir(parents=True)
+    for size, said in (
+        ((40, 32, 20), "0 and 1, the PET's geometry"),
+        ((40, 32, 1), "must have the PET's geometry"),
+    ):
+        sitk.WriteImage(sitk.Cast(pet > 4, sitk.sitkUInt8)[: size[0], : size[1], : size[2]], str(job.mask))
+        found = carried_out("mask", partial(trial._mask, trial._Outcome(job, 300.0, WELL, None)))
+        assert said in found.found
 
 
 @pytest.mark.parametrize(
