@@ -27,7 +27,13 @@ def write_checkpoints(folder: str, weights: str | None) -> Measure:
         for name, description in settings.items():
             save(checkpoint, Path(folder) / name, name, description)
         return {
-            name: {"name": each.name, "patch": each.patch, "spacing": each.spacing, "overlap": each.overlap}
+            name: {
+                "name": each.name,
+                "weights": checkpoint.description.sha256[:8],
+                "patch": each.patch,
+                "spacing": each.spacing,
+                "overlap": each.overlap,
+            }
             for name, each in settings.items()
         }
 

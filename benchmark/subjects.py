@@ -20,9 +20,9 @@ from algorithm.weights import (
     load_checkpoint,
     save_checkpoint,
 )
+from benchmark import RELEASED_PATCH
 from test.support.plain_network import WINDOW, PlainH2ASeg, reference_parameters
 
-RELEASED_PATCH = (128, 128, 64)
 _PROJECTIONS = (".Q_conv_", ".K_conv_", ".V_conv_", ".out.")
 _REFERENCE = Description(
     name="reference parameters (random)",

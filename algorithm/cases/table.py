@@ -8,6 +8,7 @@ from pathlib import Path
 
 from algorithm.cases.case import Case
 from algorithm.errors import MissingInputError, UsageError
+from algorithm.files import is_file
 from algorithm.formats.stored import shown
 
 COLUMNS = (
@@ -100,7 +101,7 @@ def read_table(path: Path, needed: Iterable[str] = (), *, others: bool = True) -
             f"the table of cases must be a CSV, got the folder {path}; name a CSV (`evaluation score` and "
             "`compare` take a folder of studies where --truth is left out)"
         )
-    if not _is_file(path):
+    if not is_file(path):
         raise MissingInputError(f"there is no table of cases at {path}; check the path")
     rows = read_rows(path)
     unknown = [name for name in rows[0] if name not in COLUMNS]
@@ -187,12 +188,4 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:  # a name that is too long
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    """Ask whether there is a regular file; where the system refuses to look, there is none."""
-    try:
-        return path.is_file()
-    except OSError:
         return False

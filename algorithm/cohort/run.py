@@ -22,7 +22,7 @@ from algorithm.cohort.tables import COHORT_NAME, LESIONS_NAME, remove_tables, wr
 from algorithm.console import INTERRUPTED
 from algorithm.errors import UserError
 from algorithm.files import claimed, sha256_of
-from algorithm.inference.progress import Progress
+from algorithm.inference.progress import Progress, between_bars_s
 from algorithm.job import InferenceSettings, Segmenter
 from algorithm.outputs import CASE_RECORD, check_free
 from algorithm.refusals import as_user_error
@@ -31,7 +31,6 @@ from algorithm.results import NAMES, Wanted, clear_results, nameless_failure, re
 _log = logging.getLogger(__name__)
 
 _QUIET = Progress(logging.DEBUG)
-_BAR_S, _BAR_IN_LOG_S = 0.2, 10.0  # between two states of the bar
 _NAMED = 5  # of the cases that failed, in the last sentence
 
 
@@ -162,7 +161,7 @@ def _with_bar(cases: Sequence[Case], *, shown: bool) -> Iterator[Case]:
         desc="cases",
         unit="case",
         file=sys.stdout,
-        mininterval=_BAR_S if sys.stdout.isatty() else _BAR_IN_LOG_S,
+        mininterval=between_bars_s(),
         disable=not (shown and _log.isEnabledFor(logging.INFO)),
     )
 

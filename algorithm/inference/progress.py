@@ -11,7 +11,12 @@ from tqdm import tqdm
 
 _log = logging.getLogger(__name__)
 
-_BAR_S, _BAR_IN_LOG_S = 0.2, 10.0  # between two states of the bar
+_BAR_S, _BAR_IN_LOG_S = 0.2, 10.0
+
+
+def between_bars_s() -> float:
+    """Return the time between two states of a bar on stdout, which is longer where stdout is a log."""
+    return _BAR_S if sys.stdout.isatty() else _BAR_IN_LOG_S
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Progress:
             total=windows,
             unit="window",
             file=sys.stdout,
-            mininterval=_BAR_S if sys.stdout.isatty() else _BAR_IN_LOG_S,
+            mininterval=between_bars_s(),
             leave=False,
             disable=not (self.bar and worth_it and _log.isEnabledFor(self.level)),
         )

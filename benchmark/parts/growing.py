@@ -19,8 +19,8 @@ def growth(session: Session) -> Section:
 {body_text(session)}
 
 The product with its box, each row a fresh process; against the whole body with one flip and one checkpoint, one
-thing grows at a time. An ensemble is the same checkpoint several times. The reduced precision stands for the
-other.
+thing grows at a time. Flips along axes that the weights never mirrored are no passes. An ensemble is the same
+checkpoint several times. The reduced precision stands for the other.
 
 {table(rows)}
 
@@ -57,6 +57,7 @@ def _growth_rows(session: Session, setting: str, device: str, precision: str) ->
                 "precision": precision,
                 "volume": times(session.body["sizes"][str(part)]),
                 "flips": str(flips),
+                "passes": str(answer["passes"]),
                 "checkpoints": str(checkpoints),
                 "windows": str(answer["windows"]),
                 "passes (s)": short(answer["predict_s"]),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark import history, process
-from benchmark.parts.rows import RELEASED_PATCH, Row, command
+from benchmark import RELEASED_PATCH, history, process
+from benchmark.parts.rows import Row, command
 from benchmark.results import NOT_THERE, Section, short, spread, table
 from benchmark.session import Session, times
 

@@ -11,8 +11,6 @@ from benchmark.session import Session, times
 
 Row = dict[str, str]
 
-RELEASED_PATCH = (128, 128, 64)
-
 _OF_CASE = ("weights", "size", "spacing", "anatomies")
 _OPTIONS_OF = {
     "patch": ("weights", "repetitions"),
@@ -47,8 +45,8 @@ def body_text(session: Session, settings: Sequence[str] | None = None) -> str:
         how = session.settings[setting]
         grid = "the image's own" if how["spacing"] is None else f"{times(how['spacing'])} mm"
         lines.append(
-            f"Setting `{setting}`: {how['name']}; windows of {times(how['patch'])} at {how['overlap']:.0%} "
-            f"overlap, spacing {grid}."
+            f"Setting `{setting}`: {how['name']} ({how['weights'] or 'random'}); windows of {times(how['patch'])} "
+            f"at {how['overlap']:.0%} overlap, spacing {grid}."
         )
     return "\n".join(f"* {line}" for line in lines)
 
