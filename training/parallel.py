@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,7 +53,11 @@ class Processes:
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the network with gradients averaged over the processes."""
-        return network if self.count == 1 else DistributedDataParallel(network)
+        if self.count == 1:
+            return network
+        # Of one channel's weights its buckets take the channels-last strides for others than they are.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        return DistributedDataParallel(network)
 
     def total(self, value: Tensor) -> Tensor:
         """Add up a tensor over the processes."""

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from algorithm.errors import UsageError
 from training.parallel import Processes, join_processes
@@ -30,3 +34,18 @@ def test_variables_that_torchrun_did_not_set_are_one_sentence(monkeypatch: pytes
     monkeypatch.setenv("WORLD_SIZE", given)
     with pytest.raises(UsageError, match=f"WORLD_SIZE={given} is not as torchrun sets it"):
         join_processes(torch.device("cpu"))
+
+
+def test_weights_of_one_channel_are_no_cause_for_a_warning() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            layer = nn.Conv3d(1, 8, 3).to(memory_format=torch.channels_last_3d)
+            network = Processes(0, 2).wrap(layer)
+            for _ in range(2):
+                network(torch.ones(1, 1, 8, 8, 8)).sum().backward()
+        assert told == []
+        assert layer.weight.grad is not None
+    finally:
+        dist.destroy_process_group()
