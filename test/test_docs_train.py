@@ -84,7 +84,8 @@ def smaller(program: str, words: list[str], line: str) -> list[str]:
         return [*words, "--count", "1", "--spacing", "8", "8", "8"]
     if program == "training" and words[0] in ("fit", "crossvalidate"):
         begun = "--time-budget" in words and seen[line] == 1
-        return [*words, *NETWORK.split(), *_TINY.split(), "--time-budget", "0" if begun else "inf"]
+        proof = ["--proof-cases", "1"] if words[0] == "fit" else []
+        return [*words, *NETWORK.split(), *_TINY.split(), *proof, "--time-budget", "0" if begun else "inf"]
     return words
 
 

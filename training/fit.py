@@ -25,7 +25,8 @@ def main(args: argparse.Namespace) -> int:
         split = split_patients(data, options.split, training.recipe.seed)
         name = options.name or training.data.out.resolve().name
         run = session.train(name, data, split, training.data.out, training.network.init)
-        if run.finished:
-            session.prove(run, data.cases(split.validation) or data.cases(split.train))
+        if run.finished and options.proof_cases:
+            cases = data.cases(split.validation) or data.cases(split.train)
+            session.prove(run, cases[: options.proof_cases])
         log.info("weights: %s", run.checkpoint)
     return 0

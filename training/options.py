@@ -159,6 +159,16 @@ class FitOptions:
         "fold K of N; or a JSON file with the lists train, validation and test.",
         metavar="RULE",
     )
+    proof_cases: int = option(
+        24,
+        "Cases, validation cases where there are some, on which the end of the run proves low precision; 0 leaves "
+        "that to `training precision`.",
+        metavar="N",
+    )
+
+    def __post_init__(self) -> None:
+        if self.proof_cases < 0:
+            raise UsageError(f"--proof-cases must be at least 0, got {self.proof_cases}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 _CPU_CROP_THREADS = 1  # the other cores are the network's
 _GPU_CROP_THREADS = 8
-_MOST_PROOF_CASES = 24
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class Session:
             checkpoint = load_checkpoint(run.checkpoint)
             how = checkpoint.description
             if how.precision == PrecisionProof():
-                prepared = (prepare_cached(case, how) for case in cases[:_MOST_PROOF_CASES])
+                prepared = (prepare_cached(case, how) for case in cases)
                 proof = prove_precision(build_network(checkpoint), how, prepared, self.device)
                 log.info(tell(proof))
                 describe_again(checkpoint, precision=proof)

@@ -23,7 +23,16 @@ TINY = [*NETWORK.split(), *["--batch", "2", "--steps-per-epoch", "5", "--threads
 
 
 def options(tree: Path, cache_folder: Path, out: Path, *more: str) -> list[str]:
-    return ["fit", "--cases", str(tree), "--cache", str(cache_folder), "--out", str(out), *TINY, *more]
+    """Return the command that fits, without a proof at its end, which takes longer than these runs."""
+    return ["fit", "--proof-cases", "0", *_shared(tree, cache_folder, out), *more]
+
+
+def folds_options(tree: Path, cache_folder: Path, out: Path, *more: str) -> list[str]:
+    return ["crossvalidate", *_shared(tree, cache_folder, out), *more]
+
+
+def _shared(tree: Path, cache_folder: Path, out: Path) -> list[str]:
+    return ["--cases", str(tree), "--cache", str(cache_folder), "--out", str(out), *TINY]
 
 
 def state_of(out: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from algorithm.weights import load_checkpoint
 from evaluation.__main__ import main as evaluate
 from test.support.training_runs import (
+    folds_options,
     in_two_processes,
     options,
 )
@@ -24,8 +25,8 @@ FOLDERS = ("SUV_2.5", "SUV_4", "41_of_SUVmax", "best_threshold_knows_the_truth",
 def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_them(
     tree, cache_folder, tmp_path, capsys
 ):
-    arguments = options(tree, cache_folder, tmp_path, "--steps", "2", "--folds", "2", "--without", "tamw")
-    assert main(["crossvalidate", *arguments[1:]]) == 0
+    arguments = folds_options(tree, cache_folder, tmp_path, "--steps", "2", "--folds", "2", "--without", "tamw")
+    assert main(arguments) == 0
     first = capsys.readouterr().out
 
     rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
@@ -69,7 +70,7 @@ def test_crossvalidation_scores_each_patient_once_by_a_network_that_never_saw_th
     capsys.readouterr()
 
     stamps = [path.stat().st_mtime_ns for path in (tmp_path / "masks").rglob("*.nii.gz")]
-    assert main(["crossvalidate", *arguments[1:]]) == 0
+    assert main(arguments) == 0
     assert stamps == [path.stat().st_mtime_ns for path in (tmp_path / "masks").rglob("*.nii.gz")]
     assert capsys.readouterr().out.splitlines()[-8:] == first.splitlines()[-8:]
 
@@ -81,8 +82,8 @@ def test_a_start_that_knows_the_patients_is_refused_before_anything_is_preproces
     a_list = tmp_path / tree.name / "cases.csv"  # its folder has the name of the one that trained
     a_list.parent.mkdir()
     a_list.touch()
-    arguments = options(a_list if listed else tree, tmp_path / "cache", tmp_path, "--init", str(trained))
-    assert main(["crossvalidate", *arguments[1:]]) == 2
+    arguments = folds_options(a_list if listed else tree, tmp_path / "cache", tmp_path, "--init", str(trained))
+    assert main(arguments) == 2
     assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
 
@@ -92,29 +93,29 @@ def test_what_a_start_started_from_counts_too(tree, cache_folder, tmp_path, caps
     more = ["--steps", "1", "--split", "all", "--init", str(trained)]
     assert main(options(other, tmp_path / "cache", tmp_path / "run", *more)) == 0
 
-    arguments = options(tree, cache_folder, tmp_path / "cv", "--init", str(tmp_path / "run" / "last.json"))
-    assert main(["crossvalidate", *arguments[1:]]) == 2
+    arguments = folds_options(tree, cache_folder, tmp_path / "cv", "--init", str(tmp_path / "run" / "last.json"))
+    assert main(arguments) == 2
     assert f"was trained on a data set called {tree.name}, on which it would be tested" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folds", ["1", "0", "-1"])
 def test_too_few_folds_are_refused_before_anything_is_done(tree, tmp_path, capsys, folds):
-    arguments = options(tree, tmp_path / "cache", tmp_path / "cv", "--folds", folds)
-    assert main(["crossvalidate", *arguments[1:]]) == 2
+    arguments = folds_options(tree, tmp_path / "cache", tmp_path / "cv", "--folds", folds)
+    assert main(arguments) == 2
     assert f"--folds must be at least 2, got {folds}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_an_earlier_cross_validation_is_gone_on_from(tree, cache_folder, tmp_path, capsys):
     more = ["--steps", "1", "--folds", "2", "--flips", "1"]
-    first, second = (options(tree, cache_folder, tmp_path / name, *more)[1:] for name in ("first", "second"))
-    assert main(["crossvalidate", *first]) == 0
-    assert main(["crossvalidate", *second, "--init", str(tmp_path / "first")]) == 0
+    first, second = (folds_options(tree, cache_folder, tmp_path / name, *more) for name in ("first", "second"))
+    assert main(first) == 0
+    assert main([*second, "--init", str(tmp_path / "first")]) == 0
     for fold in ("fold_0", "fold_1"):
         before, after = (load_checkpoint(tmp_path / name / fold / "last.json") for name in ("first", "second"))
         assert after.description.provenance["initial"]["sha256"] == before.description.sha256
 
-    assert main(["crossvalidate", *second, "--init", str(tmp_path / "first"), "--blend", "0.25"]) == 0
+    assert main([*second, "--init", str(tmp_path / "first"), "--blend", "0.25"]) == 0
     for fold in ("fold_0", "fold_1"):
         ends = (tmp_path / name / fold / "last.json" for name in ("first", "second"))
         start, end, between = map(load_checkpoint, (*ends, tmp_path / "second" / fold / "blend.json"))
@@ -123,27 +124,25 @@ def test_an_earlier_cross_validation_is_gone_on_from(tree, cache_folder, tmp_pat
             torch.testing.assert_close(value.float(), wanted, rtol=2e-3, atol=1e-5)
         assert between.description.identity in (tmp_path / "second" / fold / "scores.json").read_text("utf-8")
 
-    third = options(
+    third = folds_options(
         tree, cache_folder, tmp_path / "third", *more, "--seed", "3", "--init", str(tmp_path / "first")
     )
-    assert main(["crossvalidate", *third[1:]]) == 2
+    assert main(third) == 2
     assert "held back other patients than this run does" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("share", "said"), [("1.5", "--blend must be 0 to 1, got 1.5"), ("0.5", "give --init")])
 def test_a_blend_wants_a_start_and_a_share(share, said, tree, cache_folder, tmp_path, capsys):
-    arguments = options(tree, cache_folder, tmp_path / "cv", "--blend", share)
-    assert main(["crossvalidate", *arguments[1:]]) == 2
+    arguments = folds_options(tree, cache_folder, tmp_path / "cv", "--blend", share)
+    assert main(arguments) == 2
     assert said in capsys.readouterr().err
 
 
 def test_two_processes_score_what_one_would(tree, cache_folder, tmp_path, capsys):
     more = ["--steps", "2", "--folds", "2", "--flips", "1", "--dropout", "0", "--precision", "float32"]
-    together = in_two_processes(
-        ["crossvalidate", *options(tree, cache_folder, tmp_path / "two", *more, "--batch", "2")[1:]]
-    )
-    one = options(tree, cache_folder, tmp_path / "one", *more, "--batch", "2")
-    assert main(["crossvalidate", *one[1:]]) == 0
+    together = in_two_processes(folds_options(tree, cache_folder, tmp_path / "two", *more, "--batch", "2"))
+    one = folds_options(tree, cache_folder, tmp_path / "one", *more, "--batch", "2")
+    assert main(one) == 0
     capsys.readouterr()
 
     rows, expected = (

@@ -14,6 +14,7 @@ from test.support.processor import BFLOAT16_HERE
 from test.support.training_runs import (
     PATCH,
     assert_identical,
+    folds_options,
     in_two_processes,
     normalisations,
     options,
@@ -38,6 +39,8 @@ def test_fit_learns_and_exports_a_checkpoint_that_loads(tree, cache_folder, tmp_
         "0",
         "--validate-every",
         "2",
+        "--proof-cases",
+        "1",
     ]
     assert main(options(tree, cache_folder, tmp_path / "run", *more)) == 0
     printed = capsys.readouterr()
@@ -50,6 +53,7 @@ def test_fit_learns_and_exports_a_checkpoint_that_loads(tree, cache_folder, tmp_
     assert losses[-1] < 0.8 * losses[0]
     assert [line.count("validation of 1: Dice") for line in epochs] == [0, 1, 0, 1]
     assert "  tumour-free c_study: trains background only" in lines
+    assert lines[-2].startswith("low precision: ")
     checkpoint = load_checkpoint(tmp_path / "run" / "last.json")
     assert checkpoint.description.patch == PATCH
     assert checkpoint.description.ct.kind == "z-score-stored"
@@ -64,9 +68,9 @@ def test_fit_learns_and_exports_a_checkpoint_that_loads(tree, cache_folder, tmp_
 
 
 def test_options_are_checked_before_anything_is_preprocessed(tree, tmp_path, capsys):
-    for option in ("--workers", "--save-every", "--steps"):
-        assert main(options(tree, tmp_path / "cache", tmp_path / "run", option, "0")) == 2
-        assert "got 0" in capsys.readouterr().err
+    for option, value in (("--workers", "0"), ("--save-every", "0"), ("--steps", "0"), ("--proof-cases", "-1")):
+        assert main(options(tree, tmp_path / "cache", tmp_path / "run", option, value)) == 2
+        assert f"got {value}" in capsys.readouterr().err
         assert not (tmp_path / "cache").exists()
 
 
@@ -332,10 +336,10 @@ def test_a_wrong_normalisation_is_told_before_anything_is_preprocessed(tree, tmp
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("command", ["fit", "crossvalidate"])
+@pytest.mark.parametrize("command", [options, folds_options])
 def test_a_second_run_in_the_folder_is_refused(tree, cache_folder, tmp_path, capsys, command):
     with claimed(tmp_path / "run"):
-        assert main([command, *options(tree, cache_folder, tmp_path / "run", "--steps", "1")[1:]]) == 2
+        assert main(command(tree, cache_folder, tmp_path / "run", "--steps", "1")) == 2
     assert f"another run is writing to {tmp_path / 'run'} at this moment" in capsys.readouterr().err
     assert list((tmp_path / "run").iterdir()) == []
 
