@@ -75,7 +75,7 @@ hand_over() { # hand_over INPUT OUT_FOLDER
     fi
     cd "$ROOT"
     "$PYTHON" -m evaluation handover --cases "$input" --out "$out" ${image[@]+"${image[@]}"}
-    echo "To repeat and check it: python -m evaluation verify $out --input $inputs"
+    echo "To repeat and check it: .venv/bin/python -m evaluation verify $out --input $inputs"
 }
 
 pack_model() { # pack_model CHECKPOINT.json...: each with the weights that it describes

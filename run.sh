@@ -50,5 +50,5 @@ case $#:${1:-} in
         fi
         predict requirements.txt "$@"
         ;;
-    *) fail "usage: run.sh, run.sh STUDY_FOLDER OUT_FOLDER, run.sh CT PET OUT_FOLDER, or run.sh --cases LIST_OR_TREE OUT_FOLDER" 2 ;;
+    *) fail "usage: run.sh, run.sh STUDY_FOLDER OUT_FOLDER, run.sh CT PET OUT_FOLDER, or run.sh --cases LIST_OR_TREE OUT_FOLDER; options are variables, such as H2ASEG_FLIPS=1 before it" 2 ;;
 esac

@@ -47,8 +47,8 @@ class InferenceSettings:
     Attributes
     ----------
     flips : int or None
-        Exactly so many of the eight mirrorings, 1 being none, however long they take; None: as many as fit the
-        time limit, all eight without one.
+        Exactly so many of the mirrorings that the weights know, 1 being none, however long they take; None: as
+        many as fit the time limit, all of them without one.
     everywhere : bool
         Let every flip take all windows; else those after the first take windows where they can change the mask.
     overlap : float or None

@@ -119,11 +119,18 @@ def add_preflight(parser: argparse.ArgumentParser) -> None:
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``weights import`` and ``weights verify``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
-    verify = actions.add_parser("verify", help="Check files, names, shapes and sha256.")
+    example = f"Example:\n  {parser.prog} "
+    verify = actions.add_parser(
+        "verify", help="Check files, names, shapes and sha256.", epilog=f"{example}verify weights/h2aseg.json"
+    )
     verify.add_argument(
         "path", type=Path, nargs="?", help="Checkpoint or folder; those that run uses where none is named."
     )
-    imported = actions.add_parser("import", help="Turn a .pth of the authors' code into a checkpoint.")
+    imported = actions.add_parser(
+        "import",
+        help="Turn a .pth of the authors' code into a checkpoint.",
+        epilog=f"{example}import FILE.pth --description weights/descriptions/h2aseg-autopet2-released.json",
+    )
     imported.add_argument(
         "source", type=Path, metavar="FILE.pth", help="State dictionary with the 269 released names."
     )

@@ -52,4 +52,17 @@ def test_evaluate(
 
 def test_every_command_is_shown() -> None:
     shown = {shlex.split(line)[3] for line in LINES}
-    assert {"score", "compare", "rank", "lesions", "pictures", "cohort", "interact", "handover", "verify"} <= shown
+    assert shown >= {
+        *(
+            "score",
+            "compare",
+            "rank",
+            "lesions",
+            "pictures",
+            "cohort",
+            "emphasis",
+            "interact",
+            "handover",
+            "verify",
+        )
+    }

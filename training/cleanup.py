@@ -199,7 +199,7 @@ def write_curve(ranked: Sequence[Ranked], path: Path) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Choose, write the curve and, unless asked not to, the choice into the descriptions."""
+    """Choose, write the curve and, where asked to, the choice into the descriptions."""
     options = parsed_as(CleanupOptions, args)
     if len(options.weights) not in (1, len(options.cases)):
         raise UsageError(

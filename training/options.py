@@ -86,14 +86,18 @@ class NetworkOptions:
     ct_normalisation: str | None = option(None, f"How CT becomes input: {_NORMALISATION}", metavar="HOW")
     pet_normalisation: str | None = option(None, f"How PET becomes input: {_NORMALISATION}", metavar="HOW")
     init: Path | None = option(None, "Start from the parameters of this checkpoint (its .json).", metavar="FILE")
-    overlap: float = option(0.5, "Share of neighbouring windows in common at inference.", metavar="SHARE")
+    overlap: float | None = option(
+        None,
+        "Share of neighbouring windows in common at inference. By default that of the start, else 0.5.",
+        metavar="SHARE",
+    )
 
     def __post_init__(self) -> None:
         if not all(0 < side <= _COARSEST_MM for side in self.spacing):
             raise UsageError(
                 f"--spacing must be above 0, at most {_COARSEST_MM:g} mm, got {' '.join(map(str, self.spacing))}"
             )
-        if not 0 <= self.overlap < 1:
+        if self.overlap is not None and not 0 <= self.overlap < 1:
             raise UsageError(f"--overlap must be at least 0 and below 1, got {self.overlap:g}")
         self.architecture.check_patch(self.patch)
 
@@ -247,7 +251,7 @@ class CleanupOptions:
     layout: Layout | None = option(None, _LAYOUT)
     flips: int = option(1, "Mirrorings averaged.", choices=range(1, 9), metavar="N")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Device; auto is a GPU where there is one.")
-    write: bool = option(False, "Write the best into the descriptions of the weights.")
+    write: bool = option(False, "Write the chosen ones into the descriptions of the weights.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from training.parallel import Processes, is_first_to_be, join_processes, leave_p
 from training.precision import prove_precision, tell
 from training.preparation import PreparedData, check_normalisations, describe, parse_normalisation, prepare
 from training.splits import Split, write_split
-from training.start import continued
+from training.start import continued, notes_on
 from training.trainer import Plan, Run, Trainer
 from training.validation import prepare_cached
 
@@ -131,6 +131,8 @@ class Session:
             log.info("resumed at step %d of %d", trainer.progress.step, recipe.steps)
         if self.processes.is_first:
             if not resumed:
+                for note in notes_on(start, description, recipe.seed) if start else ():
+                    log.info("%s", note)
                 _remove_best(out)
             for role, (path, count) in write_lists(data, split, out).items():
                 log.info("%s: %d cases, listed in %s", role, count, path)
@@ -163,6 +165,9 @@ class Session:
     ) -> Description:
         network = self.options.network
         ct, pet = self._normalisations(start)
+        overlap = network.overlap
+        if overlap is None:
+            overlap = start.description.overlap if start else Description.overlap
         return describe(
             name,
             network.architecture,
@@ -171,7 +176,7 @@ class Session:
             cases,
             ct=ct,
             pet=pet,
-            overlap=network.overlap,
+            overlap=overlap,
             flip_axes=self.options.recipe.augmentation.mirrored,
             provenance={"data": data, "settings": dataclasses.asdict(self.options.recipe)},
         )

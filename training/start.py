@@ -32,6 +32,30 @@ def continued(initial: Checkpoint, description: Description) -> Description:
     return dataclasses.replace(description, provenance={**description.provenance, "initial": start})
 
 
+def notes_on(start: Checkpoint, run: Description, seed: int) -> Iterator[str]:
+    """Yield what a run that goes on from a checkpoint may not mean: flips forgotten, crops drawn once more.
+
+    Parameters
+    ----------
+    start : Checkpoint
+    run : Description
+        Of the run that starts from it.
+    seed : int
+        Of the run.
+    """
+    theirs = start.description
+    if set(theirs.flip_axes) != set(run.flip_axes):
+        before, now = (" ".join(axes) or "no axis" for axes in (theirs.flip_axes, run.flip_axes))
+        how = f"--flip-axes {before}" if theirs.flip_axes else "--flip 0"
+        yield f"the start was mirrored along {before}, this run is along {now}; {how} keeps to its flips"
+    known, new = ({each["name"] for each in of.provenance.get("data", ())} for of in (theirs, run))
+    if known & new and theirs.provenance.get("settings", {}).get("seed") == seed:
+        yield (
+            f"the start drew crops of {', '.join(sorted(known & new))} with --seed {seed} too: where cases are "
+            "the same, so are the crops; another --seed gives others"
+        )
+
+
 def differences(theirs: Description, ours: Description) -> Iterator[tuple[str, object, object]]:
     """Yield by name, as each has it, what makes two networks different ones; dropout does not."""
     theirs = dataclasses.replace(

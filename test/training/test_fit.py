@@ -4,12 +4,13 @@ import itertools
 import json
 import math
 import re
+import shutil
 
 import pytest
 import torch
 
 from algorithm.files import claimed
-from algorithm.weights import load_checkpoint
+from algorithm.weights import describe_again, load_checkpoint
 from test.support.processor import BFLOAT16_HERE
 from test.support.training_runs import (
     PATCH,
@@ -184,6 +185,27 @@ def test_training_starts_from_a_checkpoint(tree, cache_folder, tmp_path, trained
     assert after.description.ct == before.description.ct
     assert after.description.provenance["initial"]["sha256"] == before.description.sha256
     assert_identical(after.state, load_checkpoint(tmp_path / "b" / "last.json").state)
+
+
+def test_what_a_run_that_goes_on_may_not_mean_is_said(tree, cache_folder, tmp_path, capsys, trained):
+    start = tmp_path / "start" / "last.json"
+    start.parent.mkdir()
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(trained.with_suffix(suffix), start.with_suffix(suffix))
+    describe_again(load_checkpoint(start), overlap=0.25, flip_axes=("x",))
+
+    def run(name, *more):
+        line = options(tree, cache_folder, tmp_path / name, "--init", str(start), "--steps", "1", *more)
+        assert main([*line, "--split", "all"]) == 0
+        return capsys.readouterr().out, load_checkpoint(tmp_path / name / "last.json").description.overlap
+
+    said, overlap = run("one", "--seed", "4")  # with which it was trained
+    assert "mirrored along x, this run is along x y z; --flip-axes x keeps to its flips" in said
+    assert f"drew crops of {tree.name} with --seed 4 too" in said
+    assert overlap == 0.25
+    said, overlap = run("two", "--seed", "5", "--flip-axes", "x", "--overlap", "0.4")
+    assert "the start" not in said
+    assert overlap == 0.4
 
 
 @pytest.mark.parametrize(
