@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from algorithm import __version__
 from algorithm.description import WeightsUsed
-from algorithm.dicom.study import read_pet
+from algorithm.dicom.study import pet_grid
 from algorithm.errors import UserError
 from algorithm.images import PetCt, read_header, read_image
 from algorithm.inference.device import precision_of
@@ -88,7 +88,7 @@ def empty_result(ct: Path, pet: Path, segmenter: Segmenter, error: Exception, *,
 def _geometry_of(pet: Path) -> sitk.Image:
     """Return an image on the PET's grid; its voxels are 0 where the header alone tells the grid."""
     if pet.is_dir():
-        return read_pet(pet).image
+        return pet_grid(pet)
     header = read_header(pet)
     if header is None:
         return read_image(pet, "PET")

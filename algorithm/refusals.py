@@ -53,9 +53,13 @@ def reason_of(error: BaseException) -> str:
     return words or type(error).__name__
 
 
+def shortened(name: str) -> str:
+    """Return a file's name as refusals of the system tell it."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
 def _refused(error: OSError) -> UserError | None:
-    name = "" if error.filename is None else str(error.filename)
-    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    name = "" if error.filename is None else shortened(str(error.filename))
     if isinstance(error, PermissionError):
         return OutputError(f"permission denied for {name or error}; give this user access to it")
     if error.errno in _FULL:

@@ -22,6 +22,7 @@ from algorithm.dicom.series import FILE_FOLLOWS
 from algorithm.dicom.study import Patient
 from algorithm.errors import GeometryError, InvalidImageError, UnreadableImageError, UsageError
 from algorithm.files import is_folder
+from algorithm.formats.stored import shown
 from algorithm.formats.volume import files_of
 from algorithm.images import check_mask_path, write_mask
 from algorithm.job import Result
@@ -39,6 +40,7 @@ from algorithm.outputs import (
     remove_earlier,
 )
 from algorithm.picture import write_picture
+from algorithm.refusals import shortened
 from algorithm.report import RunReport, write_report
 
 _log = logging.getLogger(__name__)
@@ -286,6 +288,7 @@ def nameless_failure(sentence: str, images: Iterable[Path]) -> str:
         files = files_of(image)
         folders = (folder for path in files for folder in path.parents if folder.is_relative_to(image))
         names |= {str(path) for path in (image, *files, *folders)} | {path.name for path in files if path == image}
+    names |= {as_told(each) for each in names for as_told in (shown, shortened)}
     for name in sorted((" ".join(each.split()) for each in names), key=len, reverse=True):
         sentence = re.sub(rf"(?<![\w./]){re.escape(name)}(?:/[^\s,;:()]*|(?![\w.]))", "…", sentence)
     return _nameless_text([sentence])[0]

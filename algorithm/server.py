@@ -16,6 +16,7 @@ import contextlib
 import http.server
 import logging
 import queue
+import re
 import sys
 import threading
 import time
@@ -42,6 +43,7 @@ _LOADING_S = 0.8 * HEALTH_TIMEOUT_S  # until a question for health is answered t
 _LONGEST_WAIT_S = 0.2
 _LARGEST_BODY = 2**20  # bytes of a request; the platform sends none
 _LONGEST_NUMBER = 10  # digits
+_ABSOLUTE = re.compile(r"^http://[^/]*/", re.IGNORECASE)  # as proxies are asked; RFC 9112, 3.2.2
 
 log = logging.getLogger(__name__)
 
@@ -159,13 +161,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     _METHODS = {"/health": ("GET", "HEAD"), "/invoke": ("POST",)}  # noqa: RUF012
 
     def _route(self) -> None:
-        path = self.path.partition("?")[0]
+        path = _ABSOLUTE.sub("/", self.path).partition("?")[0]
         allowed = self._METHODS.get(path)
+        small = self._discard_body()
         if allowed is None:
             self._send(HTTPStatus.NOT_FOUND, f"there is no {path}; ask /health or /invoke")
         elif self.command not in allowed:
             self._send(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed[0]}", Allow=", ".join(allowed))
-        elif not self._discard_body():
+        elif not small:
             self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request needs no body")
         elif not self.server.ready.wait(_LOADING_S if path == "/health" else 0.0):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "the weights are being loaded; ask again")
@@ -181,6 +184,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _discard_body(self) -> bool:
         """Read what came with the request, so that the connection can be used again; False if it is too much."""
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            if self.rfile.readline(_LONGEST_NUMBER).strip() == b"0" and not self.rfile.readline(3).strip():
+                return True
+            self.close_connection = True
+            return False
         length = self.headers.get("Content-Length", "0")
         known = length.isdecimal() and len(length) <= _LONGEST_NUMBER and not self.headers.get("Transfer-Encoding")
         if not known or int(length) > _LARGEST_BODY:

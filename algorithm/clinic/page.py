@@ -156,7 +156,7 @@ def write_page(path: Path, page: PageInput, *, viewer: bool = True, anonymous: b
         room = max(_MOST_BYTES - len(html) - len(library), _LEAST_ROOM)
         html = template.render(**parts, volumes=volumes_for_viewer(case, page.ct, room), niivue=library)
     with written_as(path, PAGE) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")  # names of files may hold any byte
 
 
 def tiles(burden: Burden) -> list[tuple[str, str, str, str]]:

@@ -87,7 +87,10 @@ def _cell(value: float | None) -> float | int | str:
 
 
 def _write(path: Path, kind: Kind, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with written_as(path, kind) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (  # names of files may hold any byte
+        written_as(path, kind) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -27,6 +27,8 @@ PHILIPS_ACTIVITY_FACTOR = (0x7053, 0x09, "Philips PET Private Group")
 
 _PRIVATE_BLOCKS = range(0x10, 0x14)
 _PREAMBLE = 128
+_YEARS = range(1900, 9999)  # in which anything may have been scanned, or somebody born
+_MINUTES_OF_A_DAY = 24 * 60
 _STORED_DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
 
 _KEYWORDS = """
@@ -200,12 +202,16 @@ def private_number(header: Header, element: tuple[int, int, str]) -> float | Non
 
 
 def parse_date(value: str) -> date | None:
-    """Parse a DA value, YYYYMMDD (or the YYYY.MM.DD of ACR-NEMA); None where it is none."""
+    """Parse a DA value, YYYYMMDD (or the YYYY.MM.DD of ACR-NEMA); None where it is none.
+
+    The first and the last years that there are, as in 00010101 and 99991231, are what anonymisers leave.
+    """
     match = re.fullmatch(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})", value.strip())
     try:
-        return date(*map(int, match.groups())) if match else None
+        day = date(*map(int, match.groups())) if match else None
     except ValueError:
         return None
+    return day if day is not None and day.year in _YEARS else None
 
 
 def parse_time(value: str) -> time | None:
@@ -238,13 +244,19 @@ def parse_date_time(value: str, offset: str = "") -> datetime | None:
     if day is None or clock is None:
         return None
     moment = datetime.combine(day, clock)
-    if match[3] and re.fullmatch(r"[+-]\d{4}", offset):
-        moment = moment.replace(tzinfo=_zone(match[3])).astimezone(_zone(offset)).replace(tzinfo=None)
+    theirs, ours = _zone(match[3] or ""), _zone(offset)
+    if theirs is not None and ours is not None:
+        moment = moment.replace(tzinfo=theirs).astimezone(ours).replace(tzinfo=None)
     return moment
 
 
-def _zone(offset: str) -> timezone:
+def _zone(offset: str) -> timezone | None:
+    """Parse an offset from UTC, as in +0100; None where it is none."""
+    if not re.fullmatch(r"[+-]\d{4}", offset):
+        return None
     minutes = int(offset[1:3]) * 60 + int(offset[3:5])
+    if minutes >= _MINUTES_OF_A_DAY:
+        return None
     return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
 
 

@@ -13,7 +13,7 @@ from algorithm.dicom.headers import Header, text
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import VOLUME, Found, Series, count_by_modality, find_series
 from algorithm.dicom.suv import reckon
-from algorithm.dicom.volume import check_stack, read_ct_volume, read_pet_volume
+from algorithm.dicom.volume import check_stack, empty_volume, read_ct_volume, read_pet_volume
 from algorithm.errors import InvalidImageError, MissingInputError
 
 Say = Callable[[str], None]
@@ -193,6 +193,18 @@ def read_pet(
     factors, reckoning = reckon(pet, overrides)
     notes = (*found.notes, *_chosen(pet, found), *pet.notes)
     return DicomPet(read_pet_volume(pet, factors), pet, reckoning, _patient(pet.header), notes)
+
+
+def pet_grid(folder: Path) -> sitk.Image:
+    """Return zeros on the grid of the PET that :func:`read_pet` takes, whether or not it can become SUV.
+
+    Raises
+    ------
+    MissingInputError, InvalidImageError, InstallationError
+        There is no such PET, or it makes no volume; as :func:`read_pet`.
+    """
+    found = find_series(folder)
+    return empty_volume(_best(_candidates(found, "PT", None), "PT", found))
 
 
 def read_ct(folder: Path, *, series: str | None = None, say: Say | None = None) -> DicomCt:

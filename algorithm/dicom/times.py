@@ -25,6 +25,7 @@ STATED = "DecayCorrectionDateTime"
 _DAY, _HALF_DAY = timedelta(days=1), timedelta(hours=12)
 _MINUTE_S = 60.0
 _FRAMES = "AcquisitionTime + T_ave - FrameReferenceTime of each slice"
+_LONGEST_FRAME_MS = 7 * 24 * 3600 * 1000.0  # beyond a week it is no time of a scan
 _UNDATED = date(1900, 1, 1)  # anonymisers' own choice where a date must be there
 
 
@@ -289,6 +290,8 @@ def _from_frame(header: Header, half_life_s: float) -> datetime | None:
     duration_ms = number(header, "ActualFrameDuration")
     offset_ms = number(header, "FrameReferenceTime")
     if acquired is None or not duration_ms or duration_ms < 0 or not offset_ms:
+        return None
+    if max(duration_ms, abs(offset_ms)) > _LONGEST_FRAME_MS:
         return None
     mean_s = mean_activity_time_s(half_life_s, duration_ms / 1000.0)
     return acquired + timedelta(seconds=mean_s - offset_ms / 1000.0)

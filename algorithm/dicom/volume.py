@@ -6,6 +6,7 @@ plug-in.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,12 @@ def read_ct_volume(series: Series) -> sitk.Image:
             f"the CT must be in HU, got RescaleType {kind} in {series}; give another series of the study"
         )
     slopes = np.array([_rescale(piece, "RescaleSlope", "CT", "HU") for piece in series.slices])
+    if slopes.min() <= 0:
+        wrong = int(slopes.argmin())
+        raise InvalidImageError(
+            f"the CT slice {series.slices[wrong].path} must have a RescaleSlope above 0, got {slopes[wrong]:g}; "
+            "export the series again"
+        )
     intercepts = np.array([_rescale(piece, "RescaleIntercept", "CT", "HU") for piece in series.slices])
     image = _read(series, slopes, intercepts, padding=AIR_HU)
     values = sitk.GetArrayViewFromImage(image)
@@ -86,6 +93,19 @@ def read_pet_volume(series: Series, factors: NDArray[np.float64]) -> sitk.Image:
     """
     check_stack(series)
     return _read(series, factors, np.zeros(len(factors)), padding=0.0)
+
+
+def empty_volume(series: Series) -> sitk.Image:
+    """Return zeros, float32, on a series' own grid; no pixel is read.
+
+    Raises
+    ------
+    InvalidImageError
+        The slices make no volume.
+    """
+    check_stack(series)
+    rows, columns = (int(number(series.header, side) or 0) for side in ("Rows", "Columns"))
+    return _placed(sitk.Image((columns, rows, len(series.slices)), sitk.sitkFloat32), series)
 
 
 def check_stack(series: Series) -> None:
@@ -127,14 +147,24 @@ def _read(
                 "export the series again"
             )
         values[index] = stored
-        if slopes[index] != 1.0:
-            values[index] *= np.float32(slopes[index])
-        if intercepts[index]:
-            values[index] += intercepts[index]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            if slopes[index] != 1.0:
+                values[index] *= np.float32(slopes[index])
+            if intercepts[index]:
+                values[index] += intercepts[index]
         padded = _padded(stored, series.slices[index].header)
         if padded is not None:
             values[index][padded] = padding
-    image = sitk.GetImageFromArray(values)
+    lowest, highest = float(values.min()), float(values.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise InvalidImageError(
+            f"{series} must have finite values, got {lowest:g} to {highest:g}; export the series again"
+        )
+    return _placed(sitk.GetImageFromArray(values), series)
+
+
+def _placed(image: sitk.Image, series: Series) -> sitk.Image:
+    """Give an image, in place, the geometry of a series; return it."""
     row_step, column_step = numbers(series.header, "PixelSpacing", 2) or (1.0, 1.0)
     image.SetSpacing((column_step, row_step, slice_step(series.slices, series.normal)))
     image.SetOrigin(series.slices[0].position)
@@ -166,7 +196,7 @@ def _stored_values(path: Path) -> NDArray[np.integer[Any]]:
             raise _unreadable(path, error) from error
     if pixels.ndim == 2:
         pixels = pixels[np.newaxis]
-    return _without_unused_bits(pixels, stored)
+    return _without_unused_bits(pixels, stored, path)
 
 
 def _choose_decoder(stored: Header) -> None:
@@ -181,9 +211,15 @@ def _choose_decoder(stored: Header) -> None:
         stored.pixel_array_options(decoding_plugin="gdcm")
 
 
-def _without_unused_bits(pixels: NDArray[np.integer[Any]], header: Header) -> NDArray[np.integer[Any]]:
+def _without_unused_bits(pixels: NDArray[np.integer[Any]], header: Header, path: Path) -> NDArray[np.integer[Any]]:
     """Clear what old overlays keep in the bits above BitsStored (0028,0101), and extend the sign."""
     stored = int(number(header, "BitsStored") or 0)
+    high = number(header, "HighBit")
+    if pixels.dtype.kind in "iu" and stored and high is not None and high != stored - 1:
+        raise InvalidImageError(
+            f"the pixels of {path} must end at bit {stored - 1}, as {stored} are stored, got HighBit {high:g}; "
+            "export the series again"
+        )
     unused = pixels.dtype.itemsize * 8 - stored
     if pixels.dtype.kind not in "iu" or not stored or unused <= 0:
         return pixels

@@ -197,6 +197,26 @@ def test_a_body_that_is_too_large_is_refused(service: Service) -> None:
     assert connection.getresponse().status == 413
 
 
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /elsewhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 404),
+        (b"PUT /health HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 405),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200),
+        (b"GET http://a:4743/health HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+    ],
+)
+def test_a_connection_can_be_used_again(service: Service, request_: bytes, status: int) -> None:
+    service.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as caller:
+        for asked, expected in ((request_, status), (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", 200)):
+            caller.sendall(asked)
+            answer = http.client.HTTPResponse(caller)
+            answer.begin()
+            answer.read()
+            assert answer.status == expected
+
+
 def test_a_length_of_many_digits_is_refused(service: Service) -> None:
     service.wait_until_ready()
     assert "413" in reset_after(service, b"POST /invoke HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000)

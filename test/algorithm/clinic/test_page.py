@@ -113,6 +113,12 @@ def test_anonymous_says_nothing_of_the_patient(tmp_path: Path) -> None:
     assert "sha256 abab" in text
 
 
+def test_names_that_are_not_utf_8_cost_no_page(tmp_path: Path) -> None:
+    page = dataclasses.replace(page_input(), notes=("M\udcfcller.dcm was left out",))
+    write_page(tmp_path / "report.html", page, viewer=False)
+    assert "M\\udcfcller.dcm was left out" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script><img src=x onerror=y>\"'&"
     texts: dict[str, Any] = {

@@ -122,6 +122,29 @@ class TestDicomTree:
         assert not any(part in text for text in notes for part in ("DOE", "2025", "UID"))
         assert not any(dates_in(text) for text in written)
 
+    def test_a_long_path_of_an_anonymous_cohort_names_nobody(self, cohort, tmp_path) -> None:
+        deep = tmp_path.joinpath("DOE", *("1.2.840." + "1" * 56,) * 3)
+        write_study(deep, "DOE1", pet_edit=_in_second(RescaleSlope=0))
+        listed = tmp_path / "cases.csv"
+        (deep / "ct.mha").write_bytes(b"no image")
+        listed.write_text(f"case,ct,pet\nfirst,{deep}/ct,{deep}/pet\nsecond,{deep}/ct.mha,{deep}/ct.mha\n")
+
+        assert cohort(listed, tmp_path / "out", "--anonymous") == 4
+
+        for note in (row["notes"] for row in rows(tmp_path / "out" / "cohort.csv")):
+            assert "…" in note
+            assert not any(part in note for part in ("DOE", "1.2.840", "1111"))
+
+    def test_names_that_are_not_utf_8_cost_no_table(self, cohort, tmp_path, capsys) -> None:
+        study = write_study(tmp_path / "tree" / "p1", "p1", pet_edit=_in_second(RescaleSlope=0))
+        for path in sorted((study / "pet").iterdir()):
+            path.rename(os.fsdecode(os.fsencode(path) + b"\xe4"))
+
+        assert cohort(tmp_path / "tree", tmp_path / "out", "--quiet") == 4
+
+        capsys.readouterr()  # what pytest cannot hand from process to process
+        assert "\\udce4" in rows(tmp_path / "out" / "cohort.csv")[0]["notes"]
+
     @pytest.mark.parametrize("name", ["CT.{}", "z.{}", "{}"], ids=["CT first", "CT last", "by UID"])
     def test_a_pet_among_the_slices_of_the_ct_is_found(self, tmp_path, name) -> None:
         for patient in PATIENTS:

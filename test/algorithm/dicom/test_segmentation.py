@@ -327,6 +327,18 @@ def test_what_highdicom_refuses_is_one_sentence(tmp_path: Path) -> None:
         write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
 
 
+def test_a_kind_of_object_that_highdicom_does_not_know_is_one_sentence(tmp_path: Path) -> None:
+    grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
+    files = write_series(tmp_path, grid)
+    for path in files:
+        instance = pydicom.dcmread(path)
+        instance.SOPClassUID = instance.file_meta.MediaStorageSOPClassUID = "1.3.46.670589.11.0.0.12.1"
+        instance.save_as(path)
+
+    with pytest.raises(InvalidImageError, match=r"no segmentation may have: '1\.3\.46.*'; give the files"):
+        write(tmp_path / "seg.dcm", number_lesions(some_mask())[0], grid, files)
+
+
 def test_several_multi_frame_files_are_refused(tmp_path: Path) -> None:
     grid = grid_of(SIZE, SPACING, HEAD_FIRST, ORIGIN)
     halves = [

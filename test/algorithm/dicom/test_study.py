@@ -16,7 +16,9 @@ import SimpleITK as sitk
 
 from algorithm.dicom.series import LOCALISER, PROJECTION, find_series
 from algorithm.dicom.study import read_ct, read_pet, read_study
+from algorithm.empty import _geometry_of
 from algorithm.errors import InstallationError, MissingInputError
+from algorithm.images import same_geometry
 from test.support.dicom import CORONAL, FEET_FIRST, Maker, edit_all, oblique, uid
 from test.support.studies import write_study
 
@@ -288,3 +290,16 @@ def test_a_strange_character_set_says_nothing_of_its_own(tmp_path, recwarn, capl
     assert read_study(tmp_path).patient.name == "Phantom"
     assert not [str(each.message) for each in recwarn if "encoding" in str(each.message)]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("orientation", [FEET_FIRST, oblique()])
+def test_the_grid_of_a_pet_is_known_without_its_suv(tmp_path, orientation):
+    maker = Maker(orientation=orientation, spacing=(6.0, 5.0, 4.0), origin=(-100.0, -80.0, -60.0))
+    write_study(tmp_path / "whole", maker=maker)
+    write_study(tmp_path / "broken", maker=maker, pet_edit=edit_all(PatientWeight=None))
+
+    whole, grid = read_pet(tmp_path / "whole" / "pet").image, _geometry_of(tmp_path / "broken" / "pet")
+
+    assert same_geometry(whole, grid)
+    assert grid.GetSize() == whole.GetSize()
+    assert not sitk.GetArrayViewFromImage(grid).any()

@@ -306,6 +306,33 @@ def test_dates_taken_away_by_anonymisation(tmp_path):
     np.testing.assert_allclose(_reckon(tmp_path, edit_all(**gone))[0], PLAIN, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dummy", ["00010101", "99991231", "19000101"])
+def test_dates_that_anonymisers_put_there(tmp_path, dummy):
+    gone = dict.fromkeys(("StudyDate", "SeriesDate", "AcquisitionDate"), dummy)
+    gone |= {"RadiopharmaceuticalStartDateTime": None}
+    np.testing.assert_allclose(_reckon(tmp_path, edit_all(**gone))[0], PLAIN, rtol=1e-6)
+
+
+def test_a_start_that_anonymisers_put_there_is_asked_for(tmp_path):
+    dummy = edit_all(
+        RadiopharmaceuticalStartDateTime="00010101010101.000000+0000", RadiopharmaceuticalStartTime=None
+    )
+    with pytest.raises(UserError, match="--injection-time"):
+        _reckon(tmp_path, dummy)
+
+
+@pytest.mark.parametrize(
+    "absurd", [{"FrameReferenceTime": "-62135596800000000"}, {"ActualFrameDuration": 2**31 - 1}]
+)
+def test_frame_times_of_no_scan_are_left_to_the_next_rule(tmp_path, absurd):
+    np.testing.assert_allclose(_reckon(tmp_path, edit_all(**absurd))[0], PLAIN, rtol=1e-6)
+
+
+def test_a_zone_of_more_than_a_day_is_none(tmp_path):
+    edit = edit_all(RadiopharmaceuticalStartDateTime="20250101100000.00+9900", TimezoneOffsetFromUTC="+0100")
+    np.testing.assert_allclose(_reckon(tmp_path, edit)[0], PLAIN, rtol=1e-6)
+
+
 def test_start_date_time_with_a_time_zone(tmp_path):
     edit = edit_all(RadiopharmaceuticalStartDateTime="20250101090000.00+0000", TimezoneOffsetFromUTC="+0100")
     np.testing.assert_allclose(_reckon(tmp_path, edit)[0], PLAIN, rtol=1e-6)

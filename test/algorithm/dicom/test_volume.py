@@ -237,6 +237,30 @@ def test_a_file_cut_off_is_named(tmp_path):
         read_ct(tmp_path)
 
 
+@pytest.mark.parametrize("slope", [0, -1])
+def test_a_ct_slice_whose_slope_is_not_above_0_is_refused(tmp_path, slope):
+    def edit(dataset, index):
+        if index == 3:
+            dataset.RescaleSlope = slope
+
+    Maker().ct(tmp_path, _hu(), edit=edit)
+    with pytest.raises(InvalidImageError, match=f"must have a RescaleSlope above 0, got {slope}; export"):
+        read_ct(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    Maker().ct(tmp_path, _hu(), edit=edit_all(RescaleSlope="1e300"))
+    with pytest.raises(InvalidImageError, match="must have finite values, got"):
+        read_ct(tmp_path)
+
+
+def test_pixels_that_do_not_end_where_they_are_stored_are_refused(tmp_path):
+    Maker().ct(tmp_path, _hu(), edit=edit_all(BitsStored=12, HighBit=15))
+    with pytest.raises(InvalidImageError, match="must end at bit 11, as 12 are stored, got HighBit 15"):
+        read_ct(tmp_path)
+
+
 def test_ct_without_intercept_is_refused(tmp_path):
     Maker().ct(tmp_path, _hu(), edit=edit_all(RescaleIntercept=None))
     with pytest.raises(InvalidImageError, match="no RescaleIntercept, so its values are not HU"):
