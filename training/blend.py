@@ -14,6 +14,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,9 @@ def write_blend(first_path: Path, last_paths: Sequence[Path], share: float, out:
     if is_one_of(target, [first_path, *last_paths]):
         raise OutputError(f"{target} is what the checkpoint is made from; choose another --out or --name")
     first, last = load_checkpoint(first_path), [load_checkpoint(path) for path in last_paths]
-    seen = {data["name"]: data for each in last for data in data_seen(each.description.provenance)}
+    seen: dict[str, Mapping[str, Any]] = {}
+    for data in (data for each in last for data in data_seen(each.description.provenance)):
+        seen.setdefault(data["name"], data)  # of one name, the last stage's
     of_last = {key: value for key, value in last[0].description.provenance.items() if key not in _OF_ITS_RUN}
     description = dataclasses.replace(
         last[0].description,

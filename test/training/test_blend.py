@@ -117,13 +117,17 @@ def test_several_last_ones_count_by_their_mean(first: Path, last: Path, tmp_path
 
 def test_what_any_of_the_last_ones_saw_is_said_of_the_blend(first: Path, last: Path, tmp_path: Path) -> None:
     start = {"name": "first", "sha256": read_description(first).sha256, "data": [{"name": "early"}]}
-    provenance = {"initial": start, "data": [{"name": "studies"}]}
+    start["data"].append({"name": "studies", "cases": 1})
+    provenance = {"initial": start, "data": [{"name": "studies", "cases": 2}]}
     other = written(tmp_path / "other", 2, dataclasses.replace(DESCRIPTION, name="other", provenance=provenance))
     words = ["blend", "--first", first, "--last", last, "--last", other, "--out", tmp_path / "blend"]
     assert main([str(word) for word in words]) == 0
     for seen in ("early", "studies"):
         with pytest.raises(UsageError, match=f"trained on a data set called {seen}"):
             check_never_saw(tmp_path / "blend" / "blend.json", tmp_path / seen)
+    data = read_description(tmp_path / "blend" / "blend.json").provenance["data"]
+    assert {"name": "studies", "cases": 2} in data
+    assert len(data) == 2
 
 
 def test_stages_may_lie_between(first: Path, last: Path, tmp_path: Path) -> None:
