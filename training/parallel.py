@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Sequence
@@ -125,4 +126,5 @@ def join_processes(device: torch.device) -> Processes:
 def leave_processes() -> None:
     """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
+        gc.collect()  # a network that outlives its group may wait for ever for the group's threads
         dist.destroy_process_group()
