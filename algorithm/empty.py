@@ -11,17 +11,15 @@ import traceback
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from algorithm import __version__
 from algorithm.description import WeightsUsed
-from algorithm.dicom.study import pet_grid
 from algorithm.errors import UserError
-from algorithm.images import PetCt, read_header, read_image
+from algorithm.images import PetCt
 from algorithm.inference.device import precision_of
 from algorithm.job import Result, Segmenter
 from algorithm.lesions import measure_burden
-from algorithm.reading import ReadCase
+from algorithm.reading import ReadCase, grid_of
 from algorithm.refusals import as_user_error
 from algorithm.report import Geometry, RunReport, peak_host_memory_mib
 
@@ -48,7 +46,7 @@ def empty_result(ct: Path, pet: Path, segmenter: Segmenter, error: Exception, *,
         The error itself, where not even the PET's geometry is known.
     """
     try:
-        grid = _geometry_of(pet)
+        grid = grid_of(pet)
         mask = np.zeros(grid.GetSize()[::-1], np.uint8)
     except (UserError, MemoryError, RuntimeError):
         raise error from None
@@ -83,17 +81,3 @@ def empty_result(ct: Path, pet: Path, segmenter: Segmenter, error: Exception, *,
         error=sentence,
     )
     return Result(mask, ReadCase(PetCt(grid, grid, ct, pet, ct_resampled=False), grid, None), burden, report)
-
-
-def _geometry_of(pet: Path) -> sitk.Image:
-    """Return an image on the PET's grid; its voxels are 0 where the header alone tells the grid."""
-    if pet.is_dir():
-        return pet_grid(pet)
-    header = read_header(pet)
-    if header is None:
-        return read_image(pet, "PET")
-    grid = sitk.Image(header.GetSize(), sitk.sitkFloat32)
-    grid.SetSpacing(header.GetSpacing())
-    grid.SetOrigin(header.GetOrigin())
-    grid.SetDirection(header.GetDirection())
-    return grid

@@ -11,10 +11,10 @@ import SimpleITK as sitk
 from algorithm.checks.contract import Checks
 from algorithm.dicom.reckoning import Reckoning, SuvOverrides
 from algorithm.dicom.series import Series
-from algorithm.dicom.study import Patient, read_ct, read_pet, read_study
+from algorithm.dicom.study import Patient, pet_grid, read_ct, read_pet, read_study
 from algorithm.errors import MissingInputError
 from algorithm.files import is_file, is_folder
-from algorithm.images import PetCt, pair_up, read_both, read_image
+from algorithm.images import PetCt, pair_up, read_both, read_header, read_image
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -151,3 +151,20 @@ def _refuse_single_slice(path: Path, what: str) -> None:
         raise MissingInputError(
             f"the {what} {path} is one DICOM file, mostly one slice of many; give the folder that holds the series"
         )
+
+
+def grid_of(pet: Path) -> sitk.Image:
+    """Return an image on the grid of a PET, a file or a folder of DICOM files, whether or not it can become SUV.
+
+    Its voxels are 0 where headers alone tell the grid.
+    """
+    if pet.is_dir():
+        return pet_grid(pet)
+    header = read_header(pet)
+    if header is None:
+        return read_image(pet, "PET")
+    grid = sitk.Image(header.GetSize(), sitk.sitkFloat32)
+    grid.SetSpacing(header.GetSpacing())
+    grid.SetOrigin(header.GetOrigin())
+    grid.SetDirection(header.GetDirection())
+    return grid

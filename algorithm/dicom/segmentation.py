@@ -160,12 +160,8 @@ def _segmentation(
             content_description="Tumour lesions found by software for research, not for diagnosis",
             specific_character_set=_CHARACTERS,
         )
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # highdicom is strict
+    # highdicom is strict about what it takes over
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidImageError(
             f"the headers of the PET beside {pet_files[0]} have what no segmentation may have: {error}; give the "
             "files as the scanner sent them, or do without the DICOM SEG"

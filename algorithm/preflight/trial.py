@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from algorithm.dicom.study import read_pet
 from algorithm.errors import UserError
-from algorithm.images import geometry_text, other_geometry_text, read_image, read_mask, same_geometry
+from algorithm.images import geometry_text, other_geometry_text, read_mask, same_geometry
 from algorithm.postprocessing import voxel_volume_ml
 from algorithm.preflight.case import copy_job
 from algorithm.preflight.engine import Container, Ended, give_back_files, has_gpu
 from algorithm.preflight.findings import DoubtfulError, Finding, NotTriedError, RefusedError, carried_out
+from algorithm.reading import grid_of
 from algorithm.server import HEALTH_ATTEMPTS, HEALTH_DELAY_S, HEALTH_TIMEOUT_S, PORT
 from algorithm.sockets import Edition, Job, find_job
 
@@ -279,7 +279,7 @@ def _mask(outcome: _Outcome) -> str:
     if path.suffix not in (".mha", ".tif", ".tiff"):
         raise RefusedError(f"the platform takes .mha and .tiff, got {path.name}; write .mha")
     try:
-        mask, pet = read_mask(path), _image(outcome.job.pet)
+        mask, pet = read_mask(path), grid_of(outcome.job.pet)
     except UserError as error:
         raise RefusedError(str(error).replace(str(path), path.name)) from error
     if not same_geometry(mask, pet):
@@ -289,11 +289,6 @@ def _mask(outcome: _Outcome) -> str:
         )
     voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
     return f"0 and 1, the PET's geometry, {voxels * voxel_volume_ml(mask.GetSpacing()):.1f} ml of tumour"
-
-
-def _image(pet: Path) -> sitk.Image:
-    """Return a PET: an image file, or a folder of DICOM files."""
-    return read_pet(pet).image if pet.is_dir() else read_image(pet, "PET")
 
 
 def _time(outcome: _Outcome) -> str:

@@ -16,9 +16,9 @@ import SimpleITK as sitk
 
 from algorithm.dicom.series import LOCALISER, PROJECTION, find_series
 from algorithm.dicom.study import read_ct, read_pet, read_study
-from algorithm.empty import _geometry_of
 from algorithm.errors import InstallationError, MissingInputError
 from algorithm.images import same_geometry
+from algorithm.reading import grid_of
 from test.support.dicom import CORONAL, FEET_FIRST, Maker, edit_all, oblique, uid
 from test.support.studies import write_study
 
@@ -298,7 +298,7 @@ def test_the_grid_of_a_pet_is_known_without_its_suv(tmp_path, orientation):
     write_study(tmp_path / "whole", maker=maker)
     write_study(tmp_path / "broken", maker=maker, pet_edit=edit_all(PatientWeight=None))
 
-    whole, grid = read_pet(tmp_path / "whole" / "pet").image, _geometry_of(tmp_path / "broken" / "pet")
+    whole, grid = read_pet(tmp_path / "whole" / "pet").image, grid_of(tmp_path / "broken" / "pet")
 
     assert same_geometry(whole, grid)
     assert grid.GetSize() == whole.GetSize()
